@@ -82,6 +82,9 @@ fn is_web_socket(parts: &Parts) -> bool {
 /// The path of a stream begins with `/`, or is `*` (RFC 9113 §8.3.1). In HTTP/1 another one could be a whole URI.
 fn target(parts: &Parts) -> &str {
     let path = parts.uri.path_and_query().map(|path| path.as_str());
+    if parts.uri.scheme_str() == Some("") {
+        return "#";
+    }
     match (path, parts.uri.authority()) {
         (Some(path), _) if path == "*" || path.starts_with('/') && path.bytes().all(|byte| byte > b' ') => path,
         (None, Some(authority)) if parts.method == http::Method::CONNECT => authority.as_str(),

@@ -91,6 +91,7 @@ impl Server {
         // Workers accept and route by the new listeners only after the swap, so that none runs ahead of the snapshot.
         let adoptions = listen_sockets.commit(plan, &snapshot);
         self.workers.adopt(adoptions).await;
+        self.runtimes.note_reload();
         // Checks and addresses follow what workers use now.
         lock_of(&self.probes).adopt(&snapshot.pools, &snapshot.tls);
         self.note_addresses(listen_sockets, &snapshot);

@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+
 use super::in_force::Prepared;
 use super::lock::InstanceLock;
 use super::predecessors::Predecessors;
@@ -97,7 +100,9 @@ fn start_logging(config: &Config) {
         .with_writer(Messages::to_standard_error())
         .with_max_level(level)
         .event_format(MessageFormat)
-        .finish();
+        .finish()
+        // Libraries have words of their own, and some write a line for each frame of a client.
+        .with(Targets::new().with_target("sessile", level));
     let _ = tracing::subscriber::set_global_default(subscriber);
     access_log::report_panics();
 }

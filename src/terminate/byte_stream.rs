@@ -1,4 +1,5 @@
-//! [`ByteStream`]: what an exchange, a relay and their buffers ask of a stream, and what a pipe beside them asks.
+//! [`ByteStream`]: what an exchange, a relay and their buffers ask of a stream, and what a pipe beside them asks; and
+//! [`ClientStream`], what requests ask of their client besides.
 //!
 //! Knows no socket and no TLS (`stream.rs` does). Invariant: an end is told apart from a cut.
 
@@ -40,6 +41,11 @@ pub trait ByteStream {
     /// Ends sending; the peer may go on.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 
+    /// True if the peer can be told that the rest of its request is not wanted, without an end of its connection.
+    fn may_give_up_request(&self) -> bool {
+        false
+    }
+
     /// True if the bytes on the wire are those of the stream: it has no TLS, and a pipe can carry them.
     fn is_bare(&self) -> bool {
         false
@@ -65,4 +71,23 @@ pub trait ByteStream {
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::InvalidInput.into()))
     }
+}
+
+/// What carries requests of a client: its connection, or one stream of HTTP/2. Bytes are HTTP/1 messages in both
+/// directions. Calls are dispatched statically.
+pub trait ClientStream: ByteStream {
+    /// Sets whether dropping the stream tells the client that what it was sent is not whole.
+    fn reset_on_drop(&mut self, reset: bool);
+
+    /// Waits until the client has gone; reads nothing.
+    fn broken(&self) -> impl Future<Output = Fault>;
+
+    /// Awaits what the client waits for.
+    fn meanwhile<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T>;
+
+    /// Reads no more of the request, if the client can be told so: its response is complete.
+    fn give_up_request(&mut self) {}
+
+    /// Lets the client read the last word that it was sent, before the stream is dropped.
+    fn linger(&mut self) -> impl Future<Output = ()>;
 }

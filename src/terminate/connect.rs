@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::byte_stream::{ByteStream, ClientStream};
 use super::conversation::Conversation;
 use super::deadline::until;
 use super::secure::Secured;
@@ -52,10 +53,10 @@ pub struct Connector<'a> {
 }
 
 impl Connector<'_> {
-    /// Does the same as [`Self::connect`], but ends as soon as the client's socket fails.
+    /// Does the same as [`Self::connect`], but ends as soon as the client has gone.
     pub async fn connect_for<'p>(
         &self,
-        client: &Stream,
+        client: &impl ClientStream,
         choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Connected, Ended> {
         // The box keeps the task small while the conversation only relays or waits, which is most of its life.
@@ -135,7 +136,7 @@ impl Connector<'_> {
     /// Waits for the backend at which the client is known, for as long as the pool's `on_down` wants.
     pub async fn wait_for_settled(
         &self,
-        client: &Stream,
+        client: &impl ClientStream,
         settled: Option<usize>,
         facts: &Facts<'_>,
     ) -> Result<(), Ended> {
@@ -179,7 +180,9 @@ impl Connector<'_> {
     /// Returns the PROXY header for the backend; empty where the pool sends none.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        let agreed: Option<Vec<u8>> = self.secured.alpn.as_ref().map(|name| {
+        // What follows is HTTP/1.1, also where the client speaks HTTP/2.
+        let spoken = if self.secured.speaks_http2() { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
+        let agreed: Option<Vec<u8>> = spoken.map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);
             list
@@ -189,7 +192,7 @@ impl Connector<'_> {
 }
 
 /// Writes all bytes and flushes them.
-pub async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> Result<(), Fault> {
+pub async fn write_all(stream: &mut impl ByteStream, mut bytes: &[u8]) -> Result<(), Fault> {
     std::future::poll_fn(|cx| {
         while !bytes.is_empty() {
             let n = std::task::ready!(stream.poll_write(cx, bytes))?;

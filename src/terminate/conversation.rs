@@ -28,7 +28,9 @@ pub struct Conversation {
     pub context: Rc<RuntimeContext>,
     /// Facts of the client that the worker has collected.
     pub client_info: Rc<ClientInfo>,
-    permit: Permit,
+    permit: Rc<Permit>,
+    /// Number of the request of HTTP/2 that this is; 0: a connection.
+    request: u64,
     /// Listener by the rules last seen; `None` once no rules are needed any more.
     rules: RefCell<Option<Rc<JudgingListener>>>,
     finished: Cell<bool>,
@@ -57,10 +59,49 @@ impl Conversation {
         let client_info = Rc::new(client_info);
         let listener_name = Arc::clone(&permit.listener().name);
         let state = Rc::new(ConversationState::new(Rc::clone(&client_info), listener_name));
-        context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
+        context.conversations.borrow_mut().insert((client_info.id, 0), Rc::clone(&state));
         context.counters().conversations.add(1);
         let rules = RefCell::new(Some(Rc::new(JudgingListener(listener))));
-        Self { state, context: Rc::clone(context), client_info, permit, rules, finished: Cell::new(false) }
+        let (context, permit) = (Rc::clone(context), Rc::new(permit));
+        Self { state, context, client_info, permit, request: 0, rules, finished: Cell::new(false) }
+    }
+
+    /// Begins the request of this number on a connection of HTTP/2: its stages are its own, as is its end by a command;
+    /// the permit is the connection's. It is not counted as a conversation, and writes no line of a connection.
+    pub fn begin_request(&self, request: u64) -> Self {
+        let listener_name = Arc::clone(self.listener_name());
+        let state = Rc::new(ConversationState::of_request(&self.state, Rc::clone(&self.client_info), listener_name));
+        self.context.conversations.borrow_mut().insert((self.client_info.id, request), Rc::clone(&state));
+        Self {
+            state,
+            context: Rc::clone(&self.context),
+            client_info: Rc::clone(&self.client_info),
+            permit: Rc::clone(&self.permit),
+            request,
+            rules: RefCell::new(self.rules.borrow().clone()),
+            finished: Cell::new(false),
+        }
+    }
+
+    /// Number of the request of HTTP/2 that this is; 0: a connection.
+    pub fn request(&self) -> u64 {
+        self.request
+    }
+
+    /// How a command has ended this request of HTTP/2; `None`: it has not, or this is a connection.
+    pub fn cancelled_request(&self) -> Option<Ended> {
+        self.state.cancelled_by().filter(|_| self.request > 0)
+    }
+
+    /// Ends the requests of HTTP/2 on this connection.
+    pub fn cancel_requests(&self, ended: Ended) {
+        let (conversations, id) = (self.context.conversations.borrow(), self.client_info.id);
+        conversations.range((id, 1)..=(id, u64::MAX)).for_each(|(_, state)| state.cancel(ended));
+    }
+
+    /// True if the listener that accepted the connection is not in force any more.
+    pub fn is_listener_gone(&self) -> bool {
+        self.context.current.load().listener_of(self.permit.listener()).is_none()
     }
 
     /// Name of the listener that accepted the connection.
@@ -128,7 +169,7 @@ impl Conversation {
         if self.finished.replace(true) {
             return;
         }
-        self.context.conversations.borrow_mut().remove(&self.client_info.id);
+        self.leave();
         let conversations = &self.context.counters().conversations;
         conversations.set(conversations.value().saturating_sub(1));
         let counters_index = self.context.counters_index;
@@ -139,8 +180,6 @@ impl Conversation {
         }
         self.note_ending(ended, false);
         let snapshot = self.context.current.load();
-        let context = &self.context;
-        self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
         let (id, local, moved) = (self.client_info.id, self.client_info.local, self.state.has_moved());
         if let Some(sample) = LogRules::of(&snapshot.config.process.log).connection(id, local, ended, moved) {
             let line = ConnectionLine { sample, ..self.state.line(ended, duration_us) };
@@ -149,8 +188,21 @@ impl Conversation {
     }
 }
 
+impl Conversation {
+    /// Takes the conversation off the list, and refreshes what is stored of its client.
+    fn leave(&self) {
+        let context = &self.context;
+        context.conversations.borrow_mut().remove(&(self.client_info.id, self.request));
+        let snapshot = context.current.load();
+        self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
+    }
+}
+
 impl Drop for Conversation {
     fn drop(&mut self) {
+        if self.request > 0 {
+            return self.leave();
+        }
         if self.finished.get() {
             return;
         }

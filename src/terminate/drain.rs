@@ -31,6 +31,11 @@ impl Drain {
         }
     }
 
+    /// When the drain began; `None`: the process does not drain.
+    pub fn began(&self) -> Option<Micros> {
+        self.since.get()
+    }
+
     /// True for a connection that was accepted before the drain began.
     pub fn began_after(&self, accepted: Micros) -> bool {
         self.since.get().is_some_and(|since| accepted < since)

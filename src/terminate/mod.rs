@@ -16,9 +16,9 @@ mod connect;
 mod conversation;
 mod deadline;
 mod drain;
+mod follow;
 mod handshakes;
 mod http;
-#[allow(dead_code, reason = "no listener offers HTTP/2 yet")]
 mod http2;
 mod pipe;
 mod refuse;
@@ -40,9 +40,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::buffer::Buffer;
+use self::byte_stream::ClientStream;
 use self::connect::{Connected, Connector};
 use self::conversation::{Conversation, JudgingListener};
 use self::deadline::Deadline;
+use self::http::{RequestRules, RequestsEnd};
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
@@ -101,10 +103,19 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
             (Stream::plain(socket), secured, Buffer::holding(preread.into_vec()))
         }
     };
-    if routed.pool().config().http {
-        http::serve_requests(conversation, &routed, client, &secured, unread, hello_until).await
-    } else {
+    if !routed.pool().config().http {
         Box::pin(serve_bytes(conversation, routed, client, &secured, unread)).await
+    } else if secured.speaks_http2() {
+        Box::pin(http2::serve(conversation, RequestRules::of(&routed), client, &secured, unread, hello_until)).await
+    } else {
+        let rules = RequestRules::of(&routed);
+        match http::serve_requests(conversation, &routed, client, &secured, unread, hello_until).await {
+            RequestsEnd::Over(ended) => ended,
+            RequestsEnd::Http2(begun) => {
+                let (client, unread) = *begun;
+                Box::pin(http2::serve(conversation, rules, client, &secured, unread, hello_until)).await
+            }
+        }
     }
 }
 
@@ -129,6 +140,12 @@ impl Routed {
 
     fn termination(&self) -> &Termination {
         &self.listener.tls
+    }
+
+    /// True if the client may speak HTTP/2.
+    fn offers_http2(&self) -> bool {
+        let config = &self.listener.config;
+        self.target.route.and_then(|route| config.routes.get(route)).map_or(config.http2, |route| route.http2)
     }
 
     fn server(&self) -> Option<&Arc<tls::TlsServer>> {
@@ -170,7 +187,7 @@ async fn serve_bytes(
 }
 
 /// Lets the client read the alert of its broken TLS.
-async fn linger_after(client: &mut Stream, ended: Ended) {
+async fn linger_after(client: &mut impl ClientStream, ended: Ended) {
     if ended == Ended::ClientTls {
         client.linger().await;
     }

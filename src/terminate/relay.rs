@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use super::buffer::{BULK, Buffer};
 use super::bypass::Bypass;
-use super::byte_stream::{ByteStream, Got};
+use super::byte_stream::{ByteStream, ClientStream, Got};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
@@ -210,7 +210,7 @@ impl RelayDirection {
 pub async fn relay(
     conversation: &Conversation,
     limits: Limits,
-    (client, backend): (&mut Stream, &mut Stream),
+    (client, backend): (&mut impl ClientStream, &mut Stream),
     (up, down): (&mut RelayDirection, &mut RelayDirection),
     counters: &BackendCounters,
     deadline: &mut Deadline,
@@ -247,7 +247,7 @@ pub async fn relay(
     })
     .await;
     if matches!(ended, Ended::Done | Ended::ClientTruncated) {
-        client.socket().reset_on_drop(false);
+        client.reset_on_drop(false);
         backend.socket().reset_on_drop(false);
     }
     ended

@@ -53,8 +53,9 @@ pub struct RuntimeContext {
     counters: Arc<[Padded<ConversationCounters>]>,
     /// Limits TLS handshakes that are worked at at once in the whole process.
     pub handshakes: Arc<Handshakes>,
-    /// Every conversation of this thread, by its number.
-    pub conversations: RefCell<BTreeMap<u64, Rc<ConversationState>>>,
+    /// Every conversation of this thread by its number and 0, and each request of HTTP/2 that is under way by the number
+    /// of its connection and its own.
+    pub conversations: RefCell<BTreeMap<(u64, u64), Rc<ConversationState>>>,
     /// The drain of the process, for kept connections.
     pub drain: Drain,
     access_log: RefCell<AccessLogSender>,
@@ -138,6 +139,8 @@ pub struct Runtimes {
 enum RuntimeCommand {
     Thread(ThreadCommand),
     Drain,
+    /// Look at the rules: they have changed.
+    Reload,
     /// Count the conversations that are older than the drain.
     Older(oneshot::Sender<usize>),
 }
@@ -207,6 +210,13 @@ impl Runtimes {
     pub fn begin_drain(&self) {
         for commands in &self.commands {
             let _ = commands.send(RuntimeCommand::Drain);
+        }
+    }
+
+    /// Lets connections of HTTP/2 notice that their listener is gone.
+    pub fn note_reload(&self) {
+        for commands in &self.commands {
+            let _ = commands.send(RuntimeCommand::Reload);
         }
     }
 
@@ -292,6 +302,7 @@ async fn serve(
                 Some(RuntimeCommand::Thread(ThreadCommand::Stop)) | None => break,
                 Some(RuntimeCommand::Thread(command)) => handle(&context, command),
                 Some(RuntimeCommand::Drain) => begin_drain(&context),
+                Some(RuntimeCommand::Reload) => wake_those_that_hear(&context),
                 Some(RuntimeCommand::Older(reply)) => drop(reply.send(older_than_drain(&context))),
             },
         }
@@ -321,6 +332,8 @@ fn handle(context: &RuntimeContext, command: ThreadCommand) {
         }
         ThreadCommand::Shed { selection, count, ended, done } => {
             let _ = done.send(shed(context, &selection, count, ended));
+            // Connections to backends that no request uses belong to none of the selected ones.
+            wake_those_that_hear(context);
         }
         ThreadCommand::Ping(done) => drop(done.send(())),
         // Ends the loop of `serve`.
@@ -330,13 +343,18 @@ fn handle(context: &RuntimeContext, command: ThreadCommand) {
 
 fn begin_drain(context: &RuntimeContext) {
     context.drain.begin(clock::now());
-    // Each sets its timer anew.
-    context.conversations.borrow().values().filter(|state| state.is_kept()).for_each(|state| state.wake());
+    wake_those_that_hear(context);
+}
+
+/// Lets connections look at the drain and at the rules; each sets its timer anew.
+fn wake_those_that_hear(context: &RuntimeContext) {
+    context.conversations.borrow().values().filter(|state| state.hears_of_drain()).for_each(|state| state.wake());
 }
 
 fn older_than_drain(context: &RuntimeContext) -> usize {
     let is_older = |state: &&Rc<ConversationState>| state.record(|record| context.drain.began_after(record.accepted));
-    context.conversations.borrow().values().filter(is_older).count()
+    let conversations = context.conversations.borrow();
+    conversations.iter().filter(|((_, request), _)| *request == 0).map(|(_, state)| state).filter(is_older).count()
 }
 
 /// Refreshes the entries of clients that are being served, and returns when to do so again. The shared store keeps an
@@ -356,14 +374,22 @@ fn list(context: &RuntimeContext, filter: &ConnectionFilter) -> (usize, Vec<Conn
     let matches = |state: &&Rc<ConversationState>| state.record(|record| record.matches(filter));
     let shown = conversations.values().filter(matches).take(filter.limit);
     let shown = shown.map(|state| state.record(|record| record.view(context.worker, now))).collect();
-    (conversations.values().filter(matches).count(), shown)
+    let (mut open, mut last) = (0, None);
+    for ((id, _), _) in conversations.iter().filter(|(_, state)| matches(state)) {
+        // Requests of HTTP/2 are shown beside their connection, and are none themselves.
+        open += usize::from(last.replace(id) != Some(id));
+    }
+    (open, shown)
 }
 
 /// Cancels the longest idle of the selected conversations, at most `count`, and returns how many. Those that a command
 /// has cancelled before, and that are still ending, do not count.
 fn shed(context: &RuntimeContext, selection: &Selection, count: usize, ended: Ended) -> usize {
     let conversations = context.conversations.borrow();
-    let open = conversations.values().filter(|state| state.cancelled_by().is_none());
+    // Requests of HTTP/2 end with their connection.
+    let counts = |request: u64| request == 0 || !matches!(selection, Selection::All);
+    let open = conversations.iter().filter(|((_, request), _)| counts(*request)).map(|(_, state)| state);
+    let open = open.filter(|state| state.cancelled_by().is_none());
     let mut selected: Vec<_> = open.filter(|state| state.record(|record| record.is_selected(selection))).collect();
     selected.sort_unstable_by_key(|state| state.last_active());
     selected.iter().take(count).for_each(|state| state.cancel(ended));

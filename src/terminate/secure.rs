@@ -34,6 +34,11 @@ impl Secured {
         }
     }
 
+    /// True if the handshake has agreed on HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.alpn.as_deref() == Some(b"h2")
+    }
+
     /// Describes TLS that a proxy in front terminated: by its PROXY header, or else by `client_tls` of the listener.
     pub fn by_decoder(client_info: &ClientInfo, listener: &config::Listener) -> Self {
         let announced = tlv(&client_info.tlvs, TLV_SSL).and_then(Ssl::read);

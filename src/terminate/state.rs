@@ -53,6 +53,8 @@ pub enum ConversationStage<'a> {
     Kept,
     /// Bytes pass both ways until the end.
     Relay,
+    /// Requests of HTTP/2, each with stages of its own.
+    Http2,
 }
 
 /// How a client came to its backend, and what is stored of that.
@@ -74,6 +76,8 @@ pub struct Placed<'a> {
 pub struct ConversationState {
     client_info: Rc<ClientInfo>,
     listener: Arc<str>,
+    /// The connection that a request of HTTP/2 came on.
+    connection: Option<Rc<ConversationState>>,
     stage: Cell<StageWord>,
     facts: RefCell<StageFacts>,
     last_active: Cell<Micros>,
@@ -94,6 +98,7 @@ impl ConversationState {
         Self {
             client_info,
             listener,
+            connection: None,
             stage: Cell::new(StageWord::Handshake),
             facts: RefCell::default(),
             last_active: Cell::new(clock::now()),
@@ -105,6 +110,11 @@ impl ConversationState {
             waker: RefCell::default(),
             ends_itself: Cell::new(false),
         }
+    }
+
+    /// State of a request that has come on a connection of HTTP/2. Its bytes count for the connection too.
+    pub fn of_request(connection: &Rc<Self>, client_info: Rc<ClientInfo>, listener: Arc<str>) -> Self {
+        Self { connection: Some(Rc::clone(connection)), ..Self::new(client_info, listener) }
     }
 
     /// Enters a stage and stores what it brings.
@@ -124,7 +134,11 @@ impl ConversationState {
             }
             ConversationStage::Placed(placed) => facts.place(placed),
             ConversationStage::Exchange => self.first_byte.set(None),
-            ConversationStage::Head | ConversationStage::Wait | ConversationStage::Kept | ConversationStage::Relay => {}
+            ConversationStage::Head
+            | ConversationStage::Wait
+            | ConversationStage::Kept
+            | ConversationStage::Relay
+            | ConversationStage::Http2 => {}
         }
     }
 
@@ -133,6 +147,9 @@ impl ConversationState {
         self.bytes_up.set(self.bytes_up.get() + up);
         self.bytes_down.set(self.bytes_down.get() + down);
         self.last_active.set(now);
+        if let Some(connection) = &self.connection {
+            connection.moved(up, down, now);
+        }
     }
 
     /// Stops refreshing the stick table: the application has ended the cookie's value.
@@ -212,9 +229,9 @@ impl ConversationState {
         matches!(self.stage.get(), StageWord::Relay | StageWord::Exchange)
     }
 
-    /// True while the connection is kept without a request.
-    pub fn is_kept(&self) -> bool {
-        self.stage.get() == StageWord::Kept
+    /// True for a connection that has to be told of a drain: it is kept without a request, or has many at once.
+    pub fn hears_of_drain(&self) -> bool {
+        matches!(self.stage.get(), StageWord::Kept | StageWord::Http2)
     }
 
     /// Time of the last byte in either direction.
@@ -383,6 +400,7 @@ enum StageWord {
     Exchange,
     Kept,
     Relay,
+    Http2,
 }
 
 impl StageWord {
@@ -399,6 +417,7 @@ impl StageWord {
             ConversationStage::Exchange => Self::Exchange,
             ConversationStage::Kept => Self::Kept,
             ConversationStage::Relay => Self::Relay,
+            ConversationStage::Http2 => Self::Http2,
         }
     }
 
@@ -410,6 +429,7 @@ impl StageWord {
             Self::Exchange => "exchange",
             Self::Kept => "kept",
             Self::Relay => "relay",
+            Self::Http2 => "http2",
         }
     }
 }

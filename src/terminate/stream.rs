@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use rustls::{ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::buffer::{BUFFER, BULK};
-use super::byte_stream::{ByteStream, Got};
+use super::byte_stream::{ByteStream, ClientStream, Got};
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use super::tickets::HeldTickets;
@@ -351,6 +351,24 @@ impl ByteStream for Stream {
 
     fn poll_splice_out(&mut self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
         self.socket.poll_splice_out(cx, pipe, most)
+    }
+}
+
+impl ClientStream for Stream {
+    fn reset_on_drop(&mut self, reset: bool) {
+        self.socket.reset_on_drop(reset);
+    }
+
+    fn broken(&self) -> impl Future<Output = Fault> {
+        Stream::broken(self)
+    }
+
+    fn meanwhile<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        Stream::meanwhile(self, work)
+    }
+
+    fn linger(&mut self) -> impl Future<Output = ()> {
+        Stream::linger(self)
     }
 }
 

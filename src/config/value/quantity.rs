@@ -53,7 +53,7 @@ pub(in crate::config) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> ValueResul
     }
 }
 
-/// Reads a size in bytes like [`bytes`], in bounds.
+/// Reads a size in bytes like [`bytes()`], in bounds.
 pub(in crate::config) fn bytes_between(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> ValueResult<usize> {
     let read = bytes(u64::MAX);
     move |value| {

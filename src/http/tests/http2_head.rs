@@ -242,7 +242,7 @@ proptest! {
         fields in prop::collection::vec(field(), 0..6),
     ) {
         let mut parts = parts(method, uri, &[]);
-        fields.iter().for_each(|(name, value)| drop(parts.headers.append(name, value.clone())));
+        fields.iter().for_each(|(name, value)| _ = parts.headers.append(name, value.clone()));
         if socket {
             parts.extensions.insert(Protocol::from("websocket"));
         }

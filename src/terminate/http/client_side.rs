@@ -32,6 +32,9 @@ pub trait ClientSide {
     /// Ends the responses: none follows. The rest of the request can still be read.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 
+    /// True if the client can be told that the rest of its request is not wanted.
+    fn may_give_up_request(&self) -> bool;
+
     /// True if the bytes of messages are on the wire as they are, so that a pipe can carry those that nothing reads.
     fn is_bare(&self) -> bool;
 
@@ -73,6 +76,10 @@ impl<S: ByteStream> ClientSide for Http1Client<S> {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.stream.poll_finish(cx)
+    }
+
+    fn may_give_up_request(&self) -> bool {
+        self.stream.may_give_up_request()
     }
 
     fn is_bare(&self) -> bool {

@@ -23,7 +23,7 @@ use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::ResponseReader;
-use crate::http::{Framing, Progress, Version};
+use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
 use crate::terminate::bypass::Bypass;
@@ -200,6 +200,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         if up.done {
             return Poll::Ready(if down.ended_early { Ended::RequestCut } else { Ended::Done });
         }
+        if self.client.may_give_up_request() && down.exchanged.is_some_and(|exchanged| !exchanged.backend_stays) {
+            return Poll::Ready(Ended::RequestCut);
+        }
         match down.ends_client.then(|| self.client.poll_finish(cx)) {
             Some(Poll::Ready(Err(fault))) => Poll::Ready(fault.ending(Endpoint::Client)),
             _ => Poll::Pending,
@@ -351,6 +354,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             return Ok(true);
         }
         let switched = response.switches();
+        if !self.writer.accepts(&response) {
+            return Err(refused(Refused::BadSwitch));
+        }
         // A client that still waits for 100 may leave its body out: nothing but the end of its connection is then clear.
         let waits = self.waits_for_100 && !down.continued && !up.begun;
         down.ends_client = response.framing == Framing::UntilClose || waits;
@@ -425,7 +431,9 @@ impl ResponseProgress {
 
     /// Removes the local reply from a failure if bytes of a response were sent or a final head was taken for sending.
     fn limit_reply(&self, failure: RequestFailure) -> RequestFailure {
-        RequestFailure { reply: failure.reply.filter(|_| self.exchanged.is_none() && self.out_sent == 0), ..failure }
+        let begun = self.exchanged.map(|exchanged| exchanged.status);
+        let reply = failure.reply.filter(|_| begun.is_none() && self.out_sent == 0);
+        RequestFailure { reply, begun, ..failure }
     }
 }
 

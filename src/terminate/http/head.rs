@@ -14,13 +14,16 @@ use crate::http::answer::StatusCode;
 use crate::http::head::{HEAD_MAX, RequestReader};
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
-use crate::terminate::byte_stream::Got;
+use crate::terminate::byte_stream::{ClientStream, Got};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{CLOSING_MAX, LINGER, until};
 use crate::terminate::state::ConversationStage;
 
 /// How long a client may be without a request before it gives back what only a request needs.
 const PAUSE: Micros = 100_000;
+
+/// The line by which a client without TLS begins HTTP/2 (RFC 9113 §3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Why no complete head comes.
 enum NoHead {
@@ -62,9 +65,14 @@ impl Wait {
     }
 }
 
-impl HttpConnection<'_> {
+impl<S: ClientStream> HttpConnection<'_, S> {
+    /// True if the client, at its first bytes, speaks HTTP/2 to a listener that takes it without TLS.
+    pub(super) fn begins_http2(&self) -> bool {
+        self.count == 0 && self.shared.takes_http2 && self.client.unread.bytes().starts_with(HTTP2)
+    }
+
     /// Waits for a complete head; the first one is due at `first_until`. With `reader`, that of the request before, the
-    /// wait ends with `None` when the client pauses.
+    /// wait ends with `None` when the client pauses; also if the client begins HTTP/2.
     pub(super) async fn read_head(
         &mut self,
         first_until: Micros,
@@ -85,9 +93,8 @@ impl HttpConnection<'_> {
         if let Some(reader) = &mut reader {
             reader.reset();
         }
-        let mut begun = None;
-        let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
-        let deadline = &mut self.deadline;
+        let (mut begun, first) = (None, self.count == 0);
+        let (Http1Client { stream, unread }, deadline) = (&mut self.client, &mut self.deadline);
         let result = poll_fn(|cx| {
             if let Some(ended) = state.cancelled_by() {
                 return Poll::Ready(Err(NoHead::Cancelled(ended)));
@@ -131,6 +138,7 @@ impl HttpConnection<'_> {
                 Ok(Some(head))
             }
             Ok(None) => Ok(None),
+            Err(NoHead::Refused(_)) if self.begins_http2() => Ok(None),
             // In memory of its own, so that a client that waits does not hold it.
             Err(no_head) => Err(Box::pin(self.end(no_head, first, begun.is_some())).await),
         }

@@ -15,7 +15,7 @@ use crate::connection::request_id;
 use crate::http::answer::{self, StatusCode};
 use crate::http::{Method, Refused};
 use crate::outcome::{Ended, Party};
-use crate::terminate::byte_stream::Got;
+use crate::terminate::byte_stream::{ClientStream, Got};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::{LINGER, until};
 use crate::terminate::turns::give_way;
@@ -34,6 +34,8 @@ pub struct RequestFailure {
     pub ended: Ended,
     /// Status of the local reply; `None`: the client gets none.
     pub reply: Option<StatusCode>,
+    /// Status of the response that the client has a part of.
+    pub begun: Option<u16>,
     /// The backend closed before a byte of a response.
     pub no_response: bool,
     /// Why the request or its response was refused; `None`: neither was.
@@ -43,12 +45,12 @@ pub struct RequestFailure {
 impl RequestFailure {
     /// A failure that the client learns from a local reply.
     pub fn with_reply(ended: Ended, status: StatusCode) -> Self {
-        Self { ended, reply: Some(status), no_response: false, refused: None }
+        Self { reply: Some(status), ..Self::without_reply(ended) }
     }
 
     /// A failure that only closes the client's connection.
     pub fn without_reply(ended: Ended) -> Self {
-        Self { ended, reply: None, no_response: false, refused: None }
+        Self { ended, reply: None, begun: None, no_response: false, refused: None }
     }
 
     /// The body of the request is refused.
@@ -81,14 +83,17 @@ impl RequestFailure {
     }
 }
 
-impl HttpConnection<'_> {
+impl<S: ClientStream> HttpConnection<'_, S> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &mut RequestLog, failure: RequestFailure) -> AfterRequest {
-        let RequestFailure { ended, reply, refused, .. } = failure;
+        let RequestFailure { ended, reply, begun, refused, .. } = failure;
         let text = reply.map(|status| self.reply_text(status, log.meta.method == Method::Head));
         let length = text.as_ref().map_or(0, Vec::len);
         self.count_local_reply(log, reply.map_or(0, StatusCode::code));
-        self.log_request(log, RequestEnd { status: reply.map(StatusCode::code), ended, refused, reply: length });
+        self.log_request(
+            log,
+            RequestEnd { status: reply.map(StatusCode::code).or(begun), ended, refused, reply: length },
+        );
         if let Some(text) = text {
             self.write_reply(&text, if log.has_body { LINGER_INSIDE } else { LINGER }).await;
         }
@@ -115,7 +120,7 @@ impl HttpConnection<'_> {
 
     async fn write_reply(&mut self, text: &[u8], silence: Micros) {
         self.conversation.context.counters().answers.add(1);
-        self.client.stream.socket().reset_on_drop(false);
+        self.client.stream.reset_on_drop(false);
         let deadline = clock::now() + LINGER;
         if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, text)).await {
             self.conversation.state.moved(0, text.len() as u64, clock::now());
@@ -126,6 +131,7 @@ impl HttpConnection<'_> {
     /// Finishes sending, and reads until the client closes, is silent for `silence`, or has sent for too long.
     pub(super) async fn finish_and_drain(&mut self, silence: Micros) {
         let (client, deadline) = (&mut self.client.stream, &mut self.deadline);
+        client.give_up_request();
         let began = clock::now();
         let mut heard = began;
         let give_up = |heard: Micros| (heard + silence).min(began + LINGER_MAX);
@@ -149,7 +155,7 @@ impl HttpConnection<'_> {
             deadline.poll(cx, give_up(heard))
         })
         .await;
-        self.client.stream.socket().reset_on_drop(false);
+        self.client.stream.reset_on_drop(false);
     }
 
     /// Finishes sending without waiting for the client.

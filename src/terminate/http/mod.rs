@@ -4,35 +4,41 @@
 //! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
 //! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
 //! connection turned out to be closed and the request changes nothing. A response may be complete before its request: the
-//! rest of that goes to the backend for as long as the backend reads. Invariant: the next head is not read before the
-//! request and the response before it are both complete; otherwise the connection ends behind that response.
+//! rest of that goes to the backend for as long as the backend reads. A stream of HTTP/2 is served here as a connection
+//! with one request. Invariant: the next head is not read before the request and the response before it are both
+//! complete; otherwise the connection ends behind that response.
 
 mod client_side;
 mod exchange;
 mod head;
 mod history;
 mod local_reply;
+mod reach;
 mod request_cookie;
 mod request_count;
 mod request_log;
+mod rules;
+mod shared;
 mod shared_cookie;
 #[cfg(test)]
 mod tests;
 mod upstreams;
 mod web_socket;
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
+use self::reach::Reached;
 use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
 use self::request_log::{RequestEnd, RequestLog};
-use self::upstreams::{UpstreamConnection, Upstreams};
+use self::upstreams::UpstreamConnection;
 use self::web_socket::Closing;
 use super::Routed;
 use super::buffer::Buffer;
-use super::connect::{Connected, Connector};
+use super::byte_stream::ClientStream;
+use super::connect::Connector;
 use super::conversation::Conversation;
 use super::deadline::{Deadline, LINGER, Timeouts};
 use super::linger_after;
@@ -40,49 +46,49 @@ use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
-use crate::access_log::LastSession;
 use crate::clock::{self, Micros};
-use crate::config::{self, ClientCertificate, Tls};
-use crate::connection::Entry;
+use crate::config;
 use crate::http::head::{Request, RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
+use crate::pool::Pick;
 use crate::pool::request_cookie::cookies_of_key;
-use crate::pool::{Backend, Holds, Pick, PickScene};
-use crate::server_name::ServerName;
 use crate::sticky::Facts;
+
+pub use self::rules::RequestRules;
+pub use self::shared::Shared;
+
+/// The end of requests of HTTP/1.
+pub enum RequestsEnd {
+    /// The connection is over.
+    Over(Ended),
+    /// The client has begun HTTP/2 without TLS (RFC 9113 §3.3), by the bytes that were read.
+    Http2(Box<(Stream, Buffer)>),
+}
 
 /// Serves the requests of a client; the first head is due at `first_until`. No `async fn`, which would hold its arguments
 /// twice for as long as the client is there.
 pub fn serve_requests<'a>(
     conversation: &'a Conversation,
     routed: &Routed,
-    mut stream: Stream,
+    stream: Stream,
     secured: &'a Secured,
     unread: Buffer,
     first_until: Micros,
-) -> impl Future<Output = Ended> + use<'a> {
-    stream.socket().reset_on_drop(false);
-    let mut connection = HttpConnection {
-        conversation,
-        secured,
-        client: Http1Client { stream, unread },
-        upstreams: Upstreams::default(),
-        deadline: Deadline::default(),
-        tls: routed.target.tls,
-        certificate_rule: certificate_rule(routed).cloned(),
-        count: 0,
-        head_began: 0,
-        idle_since: clock::now(),
-        last_session: LastSession::default(),
-    };
+) -> impl Future<Output = RequestsEnd> + use<'a> {
+    let shared = Rc::new(Shared::for_one_at_a_time(routed, secured));
+    let mut connection = HttpConnection::new(conversation, shared, stream, unread);
     async move {
         let ended = loop {
             let head = match connection.read_head(first_until, None).await {
                 Ok(Some(head)) => head,
+                Ok(None) if connection.begins_http2() => {
+                    let Http1Client { stream, unread } = connection.client;
+                    return RequestsEnd::Http2(Box::new((stream, unread)));
+                }
                 Ok(None) => continue,
                 Err(ended) => break ended,
             };
@@ -91,13 +97,32 @@ pub fn serve_requests<'a>(
                 AfterRequest::NextHead => {}
                 AfterRequest::Over(ended) => break ended,
                 AfterRequest::Switched(upstream, protocol) => {
-                    return Box::pin(connection.relay_upgraded(upstream, protocol)).await;
+                    // No request follows.
+                    connection.shared.upstreams.clear();
+                    return RequestsEnd::Over(Box::pin(connection.relay_upgraded(upstream, protocol)).await);
                 }
             }
         };
-        connection.upstreams = Upstreams::default();
+        connection.shared.upstreams.clear();
         linger_after(&mut connection.client.stream, ended).await;
-        ended
+        RequestsEnd::Over(ended)
+    }
+}
+
+/// Serves the one request of a stream of HTTP/2, which begins with this head in HTTP/1; `accept`: what a backend has to
+/// accept it with, if it asks for a WebSocket.
+pub async fn serve_one_request<S: ClientStream>(
+    conversation: &Conversation,
+    shared: Rc<Shared<'_>>,
+    stream: S,
+    head: Vec<u8>,
+    accept: Option<[u8; 28]>,
+) {
+    let mut connection = HttpConnection::new(conversation, shared, stream, Buffer::holding(head));
+    connection.accept = accept;
+    connection.count = conversation.request() - 1;
+    if let Ok(Some(head)) = connection.read_head(clock::now(), None).await {
+        connection.serve(&head, &mut ResponseReader::new()).await;
     }
 }
 
@@ -110,23 +135,19 @@ enum AfterRequest {
     Switched(Box<UpstreamConnection>, Option<Upgrade>),
 }
 
-/// A client connection and the connections to backends that it keeps.
-struct HttpConnection<'a> {
+/// A client connection that carries requests, or a stream of HTTP/2 that carries one.
+struct HttpConnection<'a, S = Stream> {
     conversation: &'a Conversation,
-    secured: &'a Secured,
-    client: Http1Client,
-    upstreams: Upstreams,
+    client: Http1Client<S>,
+    shared: Rc<Shared<'a>>,
     deadline: Deadline,
-    tls: Tls,
-    /// The rule about client certificates that held in the handshake.
-    certificate_rule: Option<ClientCertificate>,
-    /// Requests so far, the current one included.
+    /// What a backend has to accept a WebSocket of HTTP/2 with.
+    accept: Option<[u8; 28]>,
+    /// Requests of the client so far, the current one included.
     count: u64,
     /// When the first byte of the current request's head was there.
     head_began: Micros,
     idle_since: Micros,
-    /// That of the last request that was logged with one.
-    last_session: LastSession,
 }
 
 /// A request as its backend gets it.
@@ -137,7 +158,21 @@ struct RequestMessage {
     waits_for_100: bool,
 }
 
-impl HttpConnection<'_> {
+impl<'a, S: ClientStream> HttpConnection<'a, S> {
+    fn new(conversation: &'a Conversation, shared: Rc<Shared<'a>>, mut stream: S, unread: Buffer) -> Self {
+        stream.reset_on_drop(false);
+        Self {
+            conversation,
+            client: Http1Client { stream, unread },
+            shared,
+            deadline: Deadline::default(),
+            accept: None,
+            count: 0,
+            head_began: 0,
+            idle_since: clock::now(),
+        }
+    }
+
     /// Serves the request behind the head that was read, and those that follow without a pause; all with the same
     /// readers. A first request tells nothing of a second one, and is served alone.
     async fn serve_until_pause(&mut self, mut head: Box<RequestReader>) -> AfterRequest {
@@ -158,10 +193,13 @@ impl HttpConnection<'_> {
 
     /// Serves the request behind the head that was read, and logs it.
     async fn serve(&mut self, head: &RequestReader, response: &mut ResponseReader) -> AfterRequest {
-        self.client.stream.socket().reset_on_drop(true);
+        self.client.stream.reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
         let mut log = RequestLog::of(&head.request(self.client.bytes()), self.begin_line());
         match self.forward(head, response, &mut log).await {
+            Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
+                self.serve_switched(&mut log, upstream, exchanged).await
+            }
             Ok((upstream, exchanged)) => self.after_exchange(&mut log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&mut log, failure).await,
         }
@@ -174,11 +212,11 @@ impl HttpConnection<'_> {
         response: &mut ResponseReader,
         log: &mut RequestLog,
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
-        let (conversation, secured) = (self.conversation, self.secured);
+        let (conversation, secured) = (self.conversation, self.shared.secured);
         let context = &conversation.context;
         let request = head.request(self.client.bytes());
 
-        let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
+        let routed = self.shared.route(conversation, &request).ok_or_else(RequestFailure::misdirected)?;
         log.counted_at = Some(routed.clone());
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
@@ -187,36 +225,17 @@ impl HttpConnection<'_> {
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
-        let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let holds: Option<Holds<'_>> = if self.upstreams.is_empty() { None } else { Some(&is_held) };
-        let scene = || PickScene { holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
-        self.client.stream.meanwhile(cookie.look_up_in_store(context, scene())).await;
+        self.look_up(&mut cookie, &facts).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
         let session = || cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value));
-        log.note_session(session, &mut self.last_session);
+        log.note_session(session, &mut self.shared.last_session.borrow_mut());
+        let shared = Rc::clone(&self.shared);
+        let follow = shared.follow(&cookie, request.fields);
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
-        let client = &self.client.stream;
-        connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
-        let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
-        let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
-        log.picked = true;
-
-        let (upstream, backend, left, remember) = match self.upstreams.take(pick.backend) {
-            Some(kept) => {
-                log.reused = true;
-                context.counters().reused.add(1);
-                conversation.state.enter(ConversationStage::Reuse { pick: &pick });
-                (kept, pick.index, pick.left, pick.remember)
-            }
-            None => {
-                let connected = connect(&connector, client, &mut cookie, &facts, pick).await;
-                let connected = connected.map_err(RequestFailure::not_connected)?;
-                let (backend, left, remember) = (connected.index, connected.left, connected.remember);
-                (UpstreamConnection::new(connected), backend, left, remember)
-            }
-        };
+        let reached = self.reach(&connector, &mut cookie, &facts, follow, log).await?;
+        let Reached { upstream, backend, left, remember } = reached;
 
         let moved = cookie.client_move(left, backend);
         let remember = cookie.remember().or(remember);
@@ -228,35 +247,9 @@ impl HttpConnection<'_> {
 
         let message = self.message(&request, &cookie, &routed.listener.config);
         self.client.consume(request.length);
-        let writer = ResponseWriter { cookie: &cookie, backend, request: log.meta, tls: secured.tls, conversation };
+        let (asked, tls, accept) = (log.meta, secured.tls, self.accept);
+        let writer = ResponseWriter { cookie: &cookie, backend, request: asked, tls, follow, accept, conversation };
         self.send(&connector, log, upstream, message, (&writer, response)).await
-    }
-
-    /// Routes a request; `None`: it is misdirected. It must belong where its connection belongs, because a browser may
-    /// use one connection for all names of a certificate (RFC 9110 §15.5.20).
-    fn route(&self, request: &Request<'_>) -> Option<Routed> {
-        let routed = Routed::of(self.conversation)?;
-        let client_info = &self.conversation.client_info;
-        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule.as_ref();
-        if !same_rules || !routed.pool().config().http {
-            return None;
-        }
-        if self.tls == Tls::Terminate
-            && client_info.entry == Entry::Routed
-            && let Some(host) = request.host()
-        {
-            let name = std::str::from_utf8(host.name).ok();
-            let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            // A backend may read another name into what is none, and so the name of a route with other rules.
-            if name.is_none() && !host.is_address() {
-                return None;
-            }
-            let target = client_info.route_by_name(&routed.listener, name.as_ref().map(ServerName::as_str));
-            if target != Some(routed.target) {
-                return None;
-            }
-        }
-        Some(routed)
     }
 
     fn message(
@@ -266,7 +259,7 @@ impl HttpConnection<'_> {
         listener: &config::Listener,
     ) -> RequestMessage {
         let mut head = Vec::with_capacity(request.length + 512);
-        write_request(&mut head, request, cookie, &self.conversation.client_info, (self.secured, listener));
+        write_request(&mut head, request, cookie, &self.conversation.client_info, (self.shared.secured, listener));
         RequestMessage { head, framing: request.framing, waits_for_100: request.expects_continue() }
     }
 
@@ -305,11 +298,13 @@ impl HttpConnection<'_> {
             }
             if !may_be_repeated {
                 // The backend may have processed the request before it closed. Only the client can decide to repeat it.
-                self.client.stream.socket().reset_on_drop(false);
+                self.client.stream.reset_on_drop(false);
                 return Err(RequestFailure::without_reply(Ended::KeptClosed));
             }
-            upstream =
-                self.reconnect(connector, &upstream, writer.backend).await.map_err(RequestFailure::not_connected)?;
+            upstream = self
+                .reconnect(connector, &mut upstream, writer.backend)
+                .await
+                .map_err(RequestFailure::not_connected)?;
             log.reused = false;
         }
     }
@@ -318,7 +313,7 @@ impl HttpConnection<'_> {
     async fn reconnect(
         &self,
         connector: &Connector<'_>,
-        upstream: &UpstreamConnection,
+        upstream: &mut UpstreamConnection,
         index: usize,
     ) -> Result<UpstreamConnection, Ended> {
         let backend = upstream.lease.backend();
@@ -329,7 +324,7 @@ impl HttpConnection<'_> {
         };
         let connected = connector.connect_for(&self.client.stream, choose).await?;
         self.conversation.state.enter(ConversationStage::Exchange);
-        Ok(UpstreamConnection::new(connected))
+        Ok(UpstreamConnection::new(connected, upstream.place.take()))
     }
 
     /// Logs a complete exchange, and keeps or closes both connections.
@@ -352,12 +347,12 @@ impl HttpConnection<'_> {
             return AfterRequest::Switched(Box::new(upstream), log.meta.upgrade);
         }
         if exchanged.backend_stays && upstream.unread.is_empty() {
-            self.upstreams.put(upstream, self.conversation.crowded());
+            self.shared.upstreams.put(upstream, self.conversation.crowded());
         } else {
             upstream.stream.socket().reset_on_drop(false);
         }
         self.idle_since = clock::now();
-        self.client.stream.socket().reset_on_drop(false);
+        self.client.stream.reset_on_drop(false);
         if exchanged.client_stays {
             return AfterRequest::NextHead;
         }
@@ -365,8 +360,24 @@ impl HttpConnection<'_> {
         AfterRequest::Over(Ended::Done)
     }
 
-    /// Relays all bytes after an accepted Upgrade. Other kept connections are closed: no request follows.
-    async fn relay_upgraded(mut self, mut upstream: Box<UpstreamConnection>, protocol: Option<Upgrade>) -> Ended {
+    /// Serves a WebSocket of HTTP/2 to its end, and logs it as the request that it is.
+    async fn serve_switched(
+        &mut self,
+        log: &mut RequestLog,
+        mut upstream: UpstreamConnection,
+        exchanged: Exchanged,
+    ) -> AfterRequest {
+        self.count_response(log, &upstream, &exchanged);
+        // It may last for days: the place is for requests.
+        upstream.place = None;
+        let ended = Box::pin(self.relay_upgraded(Box::new(upstream), log.meta.upgrade)).await;
+        // The client knows no 101 (RFC 8441 §5).
+        self.log_request(log, RequestEnd { status: Some(200), ended, refused: None, reply: 0 });
+        AfterRequest::Over(ended)
+    }
+
+    /// Relays all bytes after an accepted Upgrade.
+    async fn relay_upgraded(&mut self, mut upstream: Box<UpstreamConnection>, protocol: Option<Upgrade>) -> Ended {
         let conversation = self.conversation;
         let has_frames = protocol == Some(Upgrade::WebSocket);
         let direction = |unread: &mut Buffer, sender| match (has_frames, std::mem::take(unread)) {
@@ -377,7 +388,6 @@ impl HttpConnection<'_> {
         let mut down = direction(&mut upstream.unread, Sender::Server);
         conversation.state.ends_itself(has_frames);
         conversation.context.counters().upgrades.add(1);
-        self.upstreams = Upstreams::default();
         let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.conversation.forget_rules();
         let counters = upstream.lease.counters(self.conversation.context.counters_index);
@@ -389,7 +399,11 @@ impl HttpConnection<'_> {
             let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
             let closing = Closing { client, backend, up: &mut up, down: &mut down };
             // In memory of its own, so that a WebSocket that lives does not hold it.
-            Box::pin(closing.close(|stream| stream.socket().reset_on_drop(false))).await;
+            let ends_well = (
+                |client: &mut S| client.reset_on_drop(false),
+                |backend: &mut Stream| backend.socket().reset_on_drop(false),
+            );
+            Box::pin(closing.close(ends_well)).await;
             let (moved_up, moved_down) = (up.moved() - before.0, down.moved() - before.1);
             conversation.state.moved(moved_up, moved_down, clock::now());
             counters.bytes_up.add(moved_up);
@@ -406,37 +420,7 @@ impl HttpConnection<'_> {
     }
 }
 
-/// Connects to the backend of `first`, and to that of another pick each time a backend fails. The store may have moved
-/// the client meanwhile.
-async fn connect<'p>(
-    connector: &Connector<'p>,
-    client: &Stream,
-    cookie: &mut RequestCookie<'p>,
-    facts: &Facts<'_>,
-    first: Pick<'p>,
-) -> Result<Connected, Ended> {
-    let mut first = Some(first);
-    let choose = async |tried: &[_]| {
-        if first.is_some() {
-            return first.take();
-        }
-        let scene = || PickScene::new(facts, tried, clock::now_ms());
-        cookie.look_up_in_store(&connector.conversation.context, scene()).await;
-        connector.pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })
-    };
-    connector.connect_for(client, choose).await
-}
-
 /// True for a request that may be sent twice: it changes nothing, and it has no body that is gone.
 fn may_be_repeated(method: Method, framing: Framing) -> bool {
     method.may_be_sent_again() && framing.is_empty()
-}
-
-/// The rule of a route about client certificates.
-fn certificate_rule(routed: &Routed) -> Option<&ClientCertificate> {
-    let config = &routed.listener.config;
-    match routed.target.route.and_then(|route| config.routes.get(route)) {
-        Some(route) => route.client_certificate.as_ref(),
-        None => config.client_certificate.as_ref(),
-    }
 }

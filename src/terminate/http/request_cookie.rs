@@ -24,6 +24,7 @@ use crate::pool::{Pool, Remember};
 use crate::sticky::Left;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
 use crate::terminate::conversation::Conversation;
+use crate::terminate::follow::Follow;
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::secure::Secured;
 use crate::terminate::timer_fd::StoreWait;
@@ -134,6 +135,7 @@ impl<'p> RequestCookie<'p> {
         backend: usize,
         response: &Response<'_>,
         tls: bool,
+        follow: Option<&Follow>,
         context: &RuntimeContext,
     ) -> Option<String> {
         let Some(Mode::Insert(insert)) = self.rule.map(CookieRule::mode) else { return None };
@@ -144,10 +146,16 @@ impl<'p> RequestCookie<'p> {
             Some(CookieVerdict::Due { backend: named, issued }) if named == backend => issued,
             _ => self.now,
         };
-        let mut line = Vec::new();
-        let issue = Issue { backend, issued, inner: inner.as_deref() };
-        insert.write(&mut line, issue, self.now, tls, context.nonce()?);
-        String::from_utf8(line).ok()
+        let write = || {
+            let mut line = Vec::new();
+            let issue = Issue { backend, issued, inner: inner.as_deref() };
+            insert.write(&mut line, issue, self.now, tls, context.nonce()?);
+            String::from_utf8(line).ok()
+        };
+        match follow.filter(|_| inner.is_none()) {
+            Some(follow) => follow.cookie_line(self.pool, backend, self.now, write),
+            None => write(),
+        }
     }
 
     /// Value of the tier behind this one after a response with these fields: as the backend has set it, or as it was.
@@ -249,11 +257,27 @@ pub struct ResponseWriter<'a> {
     pub request: RequestMeta,
     /// True if the client used TLS: our cookie is then `Secure`.
     pub tls: bool,
+    /// The request brought no cookie, and gets the one of the others that did not; `None`: it has its own.
+    pub follow: Option<&'a Follow>,
+    /// Sec-WebSocket-Accept that has to come for the key that this process has chosen (RFC 6455 §4.1); `None`: it has
+    /// chosen none.
+    pub accept: Option<[u8; 28]>,
     /// Conversation that the request belongs to.
     pub conversation: &'a Conversation,
 }
 
 impl ResponseWriter<'_> {
+    /// True unless a final response says that a WebSocket of HTTP/2 stands which does not: any 2xx would mean that
+    /// (RFC 8441 §5).
+    pub fn accepts(&self, response: &Response<'_>) -> bool {
+        let Some(accept) = self.accept else { return true };
+        let mut values = response.fields.named("Sec-WebSocket-Accept");
+        match response.switches() {
+            true => values.next() == Some(&accept[..]) && values.next().is_none(),
+            false => !(200..300).contains(&response.status),
+        }
+    }
+
     /// Appends the head of an interim response (1xx).
     pub fn write_interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
         write_response(out, response, &self.request, &self.edit(response.fields, false, &[]));
@@ -263,7 +287,8 @@ impl ResponseWriter<'_> {
     /// to end before the client may see the head.
     pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
         let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
-        let own = self.cookie.own_cookie(self.backend, response, self.tls, &self.conversation.context);
+        let context = &self.conversation.context;
+        let own = self.cookie.own_cookie(self.backend, response, self.tls, self.follow, context);
         own.iter().for_each(|line| history::note_new_cookie(self.conversation, line));
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],

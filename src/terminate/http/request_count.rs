@@ -8,8 +8,9 @@ use super::exchange::Exchanged;
 use super::request_log::RequestLog;
 use super::{HttpConnection, UpstreamConnection};
 use crate::clock::Micros;
+use crate::terminate::byte_stream::ClientStream;
 
-impl HttpConnection<'_> {
+impl<S: ClientStream> HttpConnection<'_, S> {
     /// Counts a request with a whole response, the last byte of which the client has just been sent.
     pub(super) fn count_response(&self, log: &RequestLog, upstream: &UpstreamConnection, exchanged: &Exchanged) {
         let counters = upstream.lease.pool_counters(self.conversation.context.counters_index);

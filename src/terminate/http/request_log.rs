@@ -19,6 +19,7 @@ use crate::log_field::{LogField, LogFields};
 use crate::outcome::Ended;
 use crate::remote_text::text_of;
 use crate::terminate::Routed;
+use crate::terminate::byte_stream::ClientStream;
 
 /// Longest path, host and User-Agent in the log, in bytes. The query behind `?` is never logged.
 const TEXT_MAX: usize = 256;
@@ -137,7 +138,7 @@ pub(super) struct RequestEnd {
     pub reply: usize,
 }
 
-impl HttpConnection<'_> {
+impl<S: ClientStream> HttpConnection<'_, S> {
     /// Begins the line of a request, if requests are logged now.
     pub(super) fn begin_line(&self) -> Option<RequestBegin> {
         RequestBegin::new(&self.conversation.context.current.load().config.process.log, self.conversation.state.bytes())
@@ -146,6 +147,7 @@ impl HttpConnection<'_> {
     /// Writes the line of a request, and counts a refusal, also where nothing is logged.
     pub(super) fn log_request(&self, log: &mut RequestLog, end: RequestEnd) {
         let RequestEnd { status, ended, refused, reply } = end;
+        let ended = self.conversation.cancelled_request().unwrap_or(ended);
         if let Some(refused) = refused {
             self.count_refusal(refused, ended);
         }
@@ -188,7 +190,7 @@ impl HttpConnection<'_> {
             first_byte_us: first_byte.map(|at| at - begin.began),
             bytes_up: bytes.0.saturating_sub(begin.bytes.0),
             bytes_down: bytes.1.saturating_sub(begin.bytes.1) + reply as u64,
-            subject: self.secured.subject.clone(),
+            subject: self.shared.secured.subject.clone(),
             ended,
             moved: state.take_move(),
             refused: refused.map(Refused::word),

@@ -19,24 +19,24 @@ use crate::terminate::relay::RelayDirection;
 const WAIT: Micros = CLOSING_MAX.as_micros() as Micros / 3;
 
 /// Both sides of a WebSocket that ends.
-pub struct Closing<'a, S> {
-    pub client: &'a mut S,
+pub struct Closing<'a, C, S> {
+    pub client: &'a mut C,
     pub backend: &'a mut S,
     pub up: &'a mut RelayDirection,
     pub down: &'a mut RelayDirection,
 }
 
-impl<S: ByteStream> Closing<'_, S> {
-    /// Ends both sides, and calls `ends_well` with each that has its Close frame; the other one is cut.
-    pub async fn close(mut self, ends_well: impl Fn(&mut S)) {
+impl<C: ByteStream, S: ByteStream> Closing<'_, C, S> {
+    /// Ends both sides, and calls a function for each that has its Close frame, the client's first; the other one is cut.
+    pub async fn close(mut self, (client_ends_well, backend_ends_well): (impl Fn(&mut C), impl Fn(&mut S))) {
         let unknown = |direction: &RelayDirection| direction.position() == Position::Lost || direction.has_ended();
         if unknown(self.up) || unknown(self.down) || !self.tell_client().await {
             return;
         }
-        ends_well(self.client);
+        client_ends_well(self.client);
         let told = self.answer().await || self.tell_backend().await;
         if told {
-            ends_well(self.backend);
+            backend_ends_well(self.backend);
         }
         self.finish(told).await;
     }

@@ -1,4 +1,5 @@
-//! [`FrameCounter`]: counts what a client of HTTP/2 sends beside requests and bodies, and ends what is a flood.
+//! [`FrameCounter`]: counts what a client of HTTP/2 sends beside requests and bodies, and the resets that it causes, and
+//! ends what is a flood.
 //!
 //! Reads the heads of frames (RFC 9113 §4.1) and skips the rest; copies no payload and judges no frame: h2 does, which
 //! gets the same bytes. Limits of h2 itself (streams, header lists, resets that wait) are not repeated. Invariant: the
@@ -10,6 +11,8 @@ use crate::clock::Micros;
 const RESETS: (u64, u64) = (1_000, 33);
 /// Frames of control, and empty ones, that a client may send at once and a second.
 const CONTROLS: (u64, u64) = (10_000, 1_000);
+/// What a frame of SETTINGS counts for among these.
+const SETTINGS_PRICE: usize = 10;
 /// Bytes to a client that earn it one WINDOW_UPDATE.
 const WINDOW_STEP: u64 = 1_024;
 /// Most bytes that are remembered for this.
@@ -23,23 +26,30 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
+/// Codes of resets for which the client has broken a rule: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED,
+/// FRAME_SIZE_ERROR, REFUSED_STREAM (RFC 9113 §7). The others tell of a backend.
+const CAUSED_BY_CLIENT: [u8; 5] = [1, 3, 5, 6, 7];
+
 /// Flag of DATA and HEADERS.
 const END_STREAM: u8 = 1;
-/// Flag of SETTINGS and PING.
+/// Flag of HEADERS and CONTINUATION.
+const END_HEADERS: u8 = 4;
+/// Flag of SETTINGS.
 const ACK: u8 = 1;
 const PADDED: u8 = 8;
 
-/// What a client has sent too often.
+/// What a client has sent too often, or too early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excess {
     /// Frames of control, or empty ones.
     Flood,
     /// Resets of streams.
     Resets,
+    /// A first frame that is not SETTINGS (RFC 9113 §3.4).
+    NoSettings,
 }
 
 /// Follows the frames of a client from its preface on.
@@ -47,12 +57,23 @@ pub enum Excess {
 pub struct FrameCounter {
     /// Bytes of the preface or of a payload that are still to come.
     skip: u32,
+    /// The first frame has come.
+    begun: bool,
+    counts_resets_alone: bool,
+    /// The last byte of the code of a reset is still to come.
+    in_reason: bool,
+    /// Resets that were not taken by [`Self::take_resets`].
+    seen: u64,
     head: [u8; HEAD],
     have: u8,
     /// Length of a padded frame of DATA, of which the first byte, the length of the padding, is still to come.
     padded: Option<u32>,
     resets: Bucket,
     controls: Bucket,
+    /// When the head of a request began that is not complete, or the head of a frame.
+    head_began: Option<Micros>,
+    /// The frame that is read completes the head of a request, if it is part of one.
+    completes_head: bool,
     /// Bytes to the client that have earned no WINDOW_UPDATE yet.
     written: u64,
 }
@@ -62,13 +83,24 @@ impl FrameCounter {
     pub fn new() -> Self {
         Self {
             skip: PREFACE,
+            begun: false,
+            counts_resets_alone: false,
+            in_reason: false,
+            seen: 0,
             head: [0; HEAD],
             have: 0,
             padded: None,
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
+            head_began: None,
+            completes_head: false,
             written: 0,
         }
+    }
+
+    /// Follows the frames of this process, of which only resets count: a client can cause them (MadeYouReset).
+    pub fn of_server() -> Self {
+        Self { skip: 0, begun: true, counts_resets_alone: true, ..Self::new() }
     }
 
     /// Reads on. After an excess, the connection is to end.
@@ -77,6 +109,16 @@ impl FrameCounter {
             bytes = &bytes[self.step(bytes, now)?..];
         }
         Ok(())
+    }
+
+    /// The number of resets since the last call.
+    pub fn take_resets(&mut self) -> u64 {
+        std::mem::take(&mut self.seen)
+    }
+
+    /// When the head of a request began that is not complete; `None`: there is none.
+    pub fn head_began(&self) -> Option<Micros> {
+        self.head_began
     }
 
     /// Counts bytes that were written to the client.
@@ -89,7 +131,14 @@ impl FrameCounter {
         if self.skip > 0 {
             let count = bytes.len().min(self.skip as usize);
             self.skip -= count as u32;
+            self.end_head();
             return Ok(count);
+        }
+        if std::mem::take(&mut self.in_reason) {
+            if CAUSED_BY_CLIENT.contains(&bytes[0]) {
+                self.resets.take(now, Excess::Resets)?;
+            }
+            return Ok(1);
         }
         if let Some(length) = self.padded.take() {
             self.skip = length - 1;
@@ -102,6 +151,7 @@ impl FrameCounter {
         let count = (HEAD - have).min(bytes.len());
         self.head[have..have + count].copy_from_slice(&bytes[..count]);
         self.have += count as u8;
+        self.head_began.get_or_insert(now);
         if usize::from(self.have) == HEAD {
             self.have = 0;
             self.begin(now)?;
@@ -114,30 +164,52 @@ impl FrameCounter {
         let [high, middle, low, kind, flags, ..] = self.head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         let set = |flag| flags & flag != 0;
+        if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || set(ACK)) {
+            return Err(Excess::NoSettings);
+        }
+        if kind == RST_STREAM && self.counts_resets_alone {
+            self.seen += 1;
+            // The last byte of four says why.
+            (self.skip, self.in_reason) = (3, true);
+            return Ok(());
+        }
         let counts = match kind {
-            DATA if set(END_STREAM) => false,
-            DATA if set(PADDED) && length > 0 => {
-                self.padded = Some(length);
-                return Ok(());
-            }
-            DATA | HEADERS | CONTINUATION => length == 0,
-            SETTINGS | PING => !set(ACK),
-            WINDOW_UPDATE if self.written >= WINDOW_STEP => {
-                self.written -= WINDOW_STEP;
-                false
-            }
             RST_STREAM => {
                 self.resets.take(now, Excess::Resets)?;
                 false
             }
-            // Also PRIORITY, PRIORITY_UPDATE, and types that are not known.
+            _ if self.counts_resets_alone => false,
+            DATA if set(END_STREAM) => false,
+            DATA if set(PADDED) && length > 0 => {
+                (self.padded, self.head_began) = (Some(length), None);
+                return Ok(());
+            }
+            DATA | HEADERS | CONTINUATION => length == 0,
+            WINDOW_UPDATE if self.written >= WINDOW_STEP => {
+                self.written -= WINDOW_STEP;
+                false
+            }
+            // SETTINGS and PING, also as answers, of which few are asked for; PRIORITY, and types that are not known.
             _ => true,
         };
-        if counts {
+        // Each may change the windows of all streams.
+        let price = if kind == SETTINGS { SETTINGS_PRICE } else { 1 };
+        for _ in 0..if counts { price } else { 0 } {
             self.controls.take(now, Excess::Flood)?;
         }
         self.skip = length;
+        self.completes_head = set(END_HEADERS);
+        if !matches!(kind, HEADERS | CONTINUATION) || length == 0 && self.completes_head {
+            self.head_began = None;
+        }
         Ok(())
+    }
+
+    /// Notes the end of a head behind the last byte of its last frame.
+    fn end_head(&mut self) {
+        if self.skip == 0 && self.completes_head {
+            self.head_began = None;
+        }
     }
 }
 
@@ -172,6 +244,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
+    const PING: u8 = 6;
     const GO_AWAY: u8 = 7;
     const SECOND: Micros = 1_000_000;
 
@@ -180,8 +253,9 @@ mod tests {
         [&[high, middle, low, kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
+    /// The preface of a client, with its SETTINGS.
     fn preface() -> Vec<u8> {
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, &[])].concat()
     }
 
     fn begun() -> FrameCounter {
@@ -208,10 +282,10 @@ mod tests {
         for (what, frame, wanted) in [
             ("resets", frame(RST_STREAM, 0, &[0; 4]), resets),
             ("pings", frame(PING, 0, &[0; 8]), flood),
-            ("answers to pings", frame(PING, ACK, &[0; 8]), none),
-            ("settings", frame(SETTINGS, 0, &[0; 6]), flood),
-            ("empty settings", frame(SETTINGS, 0, &[]), flood),
-            ("answers to settings", frame(SETTINGS, ACK, &[]), none),
+            ("answers to pings", frame(PING, ACK, &[0; 8]), flood),
+            ("settings", frame(SETTINGS, 0, &[0; 6]), (1_000, Some(Excess::Flood))),
+            ("empty settings", frame(SETTINGS, 0, &[]), (1_000, Some(Excess::Flood))),
+            ("answers to settings", frame(SETTINGS, ACK, &[]), (1_000, Some(Excess::Flood))),
             ("priorities", frame(2, 0, &[0; 5]), flood),
             ("updates of priorities", frame(0x10, 0, &[0; 5]), flood),
             ("unknown frames", frame(0xBA, 0xFF, &[0; 30]), flood),
@@ -283,11 +357,45 @@ mod tests {
             let mut counter = FrameCounter::new();
             counter.read(&bytes[..first], SECOND).unwrap();
             counter.read(&bytes[first..], SECOND).unwrap();
-            assert_eq!(counted(&counter), (1, 5, 0, 0), "{first}");
+            assert_eq!(counted(&counter), (1, 24, 0, 0), "{first}");
         }
         let mut counter = FrameCounter::new();
         bytes.iter().for_each(|byte| counter.read(&[*byte], SECOND).unwrap());
-        assert_eq!(counted(&counter), (1, 5, 0, 0));
+        assert_eq!(counted(&counter), (1, 24, 0, 0));
+    }
+
+    #[test]
+    fn a_head_is_late_from_its_first_byte_on() {
+        let mut counter = begun();
+        let head = frame(HEADERS, 1, &[0; 20]);
+        let rest = frame(CONTINUATION, END_HEADERS, &[0; 3]);
+        assert_eq!(counter.head_began(), None);
+        for (at, byte) in [&head[..], &rest].concat().iter().enumerate() {
+            counter.read(&[*byte], SECOND + at as Micros).unwrap();
+            assert_eq!(counter.head_began(), (at + 1 < head.len() + rest.len()).then_some(SECOND), "{at}");
+        }
+        counter.read(&frame(PING, 0, &[0; 8])[..12], SECOND).unwrap();
+        assert_eq!(counter.head_began(), None, "a payload may take its time");
+    }
+
+    #[test]
+    fn of_the_resets_of_this_process_those_count_that_the_client_has_caused() {
+        for (code, wanted) in [(1, (1_000, Some(Excess::Resets))), (2, (20_000, None)), (8, (20_000, None))] {
+            let mut counter = FrameCounter::of_server();
+            let reset = frame(RST_STREAM, 0, &[0, 0, 0, code]);
+            assert_eq!(most(&mut counter, &reset, SECOND), wanted, "{code}");
+            assert!(counter.take_resets() >= wanted.0 as u64 && counter.take_resets() == 0);
+            assert_eq!(most(&mut counter, &frame(SETTINGS, 0, &[0; 6]), SECOND), (20_000, None));
+        }
+    }
+
+    #[test]
+    fn the_first_frame_is_settings() {
+        for first in [frame(HEADERS, 5, &[0; 9]), frame(SETTINGS, ACK, &[]), frame(PING, 0, &[0; 8])] {
+            let mut counter = FrameCounter::new();
+            let bytes = [&preface()[..24], &first].concat();
+            assert_eq!(counter.read(&bytes, SECOND), Err(Excess::NoSettings));
+        }
     }
 
     #[test]

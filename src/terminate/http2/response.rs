@@ -117,6 +117,7 @@ impl ResponseTranslator {
     }
 
     /// True once the piece that ends the stream was returned.
+    #[cfg(test)]
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Complete)
     }

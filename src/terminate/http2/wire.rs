@@ -4,7 +4,7 @@
 //! ([`FrameCounter`]); changes no byte, and buffers none but those that came before h2. Invariant: h2 gets the bytes of a
 //! read all or, where one of their frames is too many, none of them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,10 +13,15 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::limits::{Excess, FrameCounter};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::fault::Fault;
 use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::terminate::byte_stream::{ByteStream, Got};
+use crate::terminate::stream::Stream;
+use crate::terminate::turns::give_way;
+
+/// Reads before other tasks have a turn.
+const READS: usize = 8;
 
 /// How the stream of a connection has ended; nothing while it goes on.
 #[derive(Debug, Default)]
@@ -27,6 +32,37 @@ pub struct WireNotes {
     pub truncated: Cell<bool>,
     /// The client has sent too much of something. Nothing behind it is read.
     pub excess: Cell<Option<Excess>>,
+    /// When the head began that is not complete; `None`: there is none.
+    pub head_began: Cell<Option<Micros>>,
+    /// Streams that were reset by this process and are not counted yet.
+    pub resets: Cell<u64>,
+    /// GOAWAY was written with the words of h2 for too many resets, which its error no longer has.
+    pub too_many_resets: Cell<bool>,
+}
+
+/// The client's stream, which is kept for the last words behind h2.
+pub struct SharedStream(pub Rc<RefCell<Stream>>);
+
+impl ByteStream for SharedStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
+        self.0.borrow_mut().poll_read(cx, into)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
+        self.0.borrow_mut().poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<Result<usize, Fault>> {
+        self.0.borrow_mut().poll_write_vectored(cx, from)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.0.borrow_mut().poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.0.borrow_mut().poll_finish(cx)
+    }
 }
 
 /// A stream for h2.
@@ -35,13 +71,26 @@ pub struct Wire<S> {
     /// Bytes that were read before.
     unread: Buffer,
     frames: FrameCounter,
+    sent: FrameCounter,
+    /// The client has sent too much of something: it may still be told.
+    is_over: bool,
+    /// Reads in this turn.
+    reads: usize,
     notes: Rc<WireNotes>,
 }
 
 impl<S: ByteStream> Wire<S> {
     /// Takes a stream of which these bytes were read, from the preface on.
     pub fn new(stream: S, unread: Buffer, notes: Rc<WireNotes>) -> Self {
-        Self { stream, unread, frames: FrameCounter::new(), notes }
+        Self {
+            stream,
+            unread,
+            frames: FrameCounter::new(),
+            sent: FrameCounter::of_server(),
+            is_over: false,
+            reads: 0,
+            notes,
+        }
     }
 
     /// The error for h2, which reports it in words of its own; the notes keep what it was.
@@ -57,40 +106,67 @@ impl<S: ByteStream> Wire<S> {
         kind.into()
     }
 
-    /// Counts the frames in bytes that are to be given to h2.
-    fn count(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.frames.read(bytes, clock::now()).map_err(|excess| {
+    /// Counts the frames in bytes that are to be given to h2. Pending: it gets none of them, and no others.
+    fn count(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let now = clock::now();
+        if let Err(excess) = self.frames.read(bytes, now) {
             self.notes.excess.set(Some(excess));
-            ErrorKind::InvalidData.into()
-        })
+            self.is_over = true;
+            return Poll::Pending;
+        }
+        self.notes.head_began.set(self.frames.head_began());
+        Poll::Ready(Ok(bytes.len()))
     }
 
     /// Reads into memory; 0 bytes are the end of the stream.
     fn poll_read_bytes(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.notes.excess.get().is_some() {
-            return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+        if self.is_over {
+            return Poll::Pending;
         }
+        if self.reads == READS {
+            self.reads = 0;
+            give_way(cx);
+            return Poll::Pending;
+        }
+        self.reads += 1;
         let count = self.unread.bytes().len().min(into.len());
         if count > 0 {
             into[..count].copy_from_slice(&self.unread.bytes()[..count]);
             self.unread.consume(count);
-            return Poll::Ready(self.count(&into[..count]).map(|()| count));
+            return self.count(&into[..count]);
         }
-        let got = ready!(self.stream.poll_read(cx, into));
-        Poll::Ready(match got {
-            Ok(Got::Bytes(count)) => self.count(&into[..count]).map(|()| count),
+        let Poll::Ready(got) = self.stream.poll_read(cx, into) else {
+            self.reads = 0;
+            return Poll::Pending;
+        };
+        match got {
+            Ok(Got::Bytes(count)) => self.count(&into[..count]),
             Ok(end) => {
                 self.notes.truncated.set(end == Got::Truncated);
-                Ok(0)
+                Poll::Ready(Ok(0))
             }
-            Err(fault) => Err(self.fault(fault)),
-        })
+            Err(fault) => Poll::Ready(Err(self.fault(fault))),
+        }
     }
 
     /// Counts what was written, or notes the fault.
-    fn written(&mut self, written: Result<usize, Fault>) -> io::Result<usize> {
+    fn written(&mut self, written: Result<usize, Fault>, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let count = written.map_err(|fault| self.fault(fault))?;
         self.frames.note_written(count);
+        if from.iter().rfind(|piece| !piece.is_empty()).is_some_and(|last| last.ends_with(b"_resets")) {
+            self.notes.too_many_resets.set(true);
+        }
+        let (now, mut rest) = (clock::now(), count);
+        for slice in from {
+            let bytes = &slice[..slice.len().min(rest)];
+            rest -= bytes.len();
+            if let Err(excess) = self.sent.read(bytes, now)
+                && !std::mem::replace(&mut self.is_over, true)
+            {
+                self.notes.excess.set(Some(excess));
+            }
+        }
+        self.notes.resets.set(self.notes.resets.get() + self.sent.take_resets());
         Ok(count)
     }
 }
@@ -109,7 +185,7 @@ impl<S: ByteStream + Unpin> AsyncRead for Wire<S> {
 impl<S: ByteStream + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.stream.poll_write(cx, from));
-        Poll::Ready(self.written(written))
+        Poll::Ready(self.written(written, &[IoSlice::new(from)]))
     }
 
     fn poll_write_vectored(
@@ -118,7 +194,7 @@ impl<S: ByteStream + Unpin> AsyncWrite for Wire<S> {
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(self.stream.poll_write_vectored(cx, from));
-        Poll::Ready(self.written(written))
+        Poll::Ready(self.written(written, from))
     }
 
     /// The head of a frame and its payload leave in one record.

@@ -118,6 +118,8 @@ impl Stage {
             cookie: &cookie,
             backend: 0,
             request: asked.meta,
+            follow: None,
+            accept: None,
             tls: false,
             conversation: &self.conversation,
         };
@@ -129,7 +131,8 @@ impl Stage {
         if asked.after_bulk {
             client.unread.note_read(BUFFER);
         }
-        let mut upstream = UpstreamConnection { stream: backend.clone(), unread: Buffer::default(), lease };
+        let mut upstream =
+            UpstreamConnection { stream: backend.clone(), unread: Buffer::default(), lease, place: None };
         let (mut head, mut deadline) = (asked.written.clone(), Deadline::default());
         let exchange = Exchange {
             conversation: &self.conversation,

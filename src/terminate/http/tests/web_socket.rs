@@ -54,7 +54,7 @@ impl Socket {
     async fn close(&mut self) {
         let Self { client, backend, up, down, well } = self;
         let closing = Closing { client, backend, up, down };
-        closing.close(|_| well.set(well.get() + 1)).await;
+        closing.close((|_: &mut _| well.set(well.get() + 1), |_: &mut _| well.set(well.get() + 1))).await;
     }
 }
 

@@ -252,3 +252,17 @@ fn what_is_no_response_is_refused() {
     assert_eq!(refused(any(), &format!("{chunked}1\r\nab")), Refused::BadChunkEnd);
     assert_eq!(refused(any(), &format!("{chunked}0\r\nContent-Length: 1\r\n\r\n")), Refused::ForbiddenTrailer);
 }
+
+#[test]
+fn a_refusal_of_a_web_socket_is_passed_on() {
+    for text in [
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 401 No\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut translator = ResponseTranslator::new(false, Some([b'x'; 28]));
+        let (taken, piece) = translator.next(text.as_bytes(), 0).unwrap();
+        assert_eq!(taken, text.len());
+        let Some(Piece::Head { response, .. }) = piece else { panic!("{piece:?}") };
+        assert!(response.status().is_client_error());
+    }
+}

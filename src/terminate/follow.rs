@@ -1,0 +1,196 @@
+//! [`Follow`]: where requests of one HTTP/2 connection go that bring no cookie: to the backend of the first of them.
+//!
+//! A browser sends the requests of its first page together, before it has a cookie; each placed by itself would get a
+//! backend and a cookie of its own, and the last cookie would win. So the first is placed alone, the others wait for
+//! that and follow it, and all get one cookie. Picks nothing: [`PickScene::beside`](crate::pool::PickScene) tells the
+//! pool. Invariant: once two requests have brought different valid cookies, or if a trusted peer brings the requests of
+//! many clients, no request follows another.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::pool::{Backend, Pool};
+
+/// How long the cookie that a request has got is the one of those which follow it, in seconds.
+const SAME_COOKIE_S: u64 = 60;
+
+/// What requests of one connection know of each other.
+#[derive(Default)]
+pub struct Follow {
+    /// No request follows another.
+    off: Cell<bool>,
+    /// Hash of the first valid cookie.
+    seen: Cell<Option<u64>>,
+    hasher: ahash::RandomState,
+    placed: RefCell<Vec<Placed>>,
+    /// Held while the first request is placed.
+    first: Mutex<()>,
+}
+
+/// Where the first request without a cookie went.
+struct Placed {
+    pool: Arc<str>,
+    backend: Arc<Backend>,
+    /// The `Set-Cookie` line of ours that it has got, and when, in seconds since 1970.
+    line: Option<(String, u64)>,
+}
+
+/// The turn of the request that is the first to be placed.
+pub type FirstTurn<'a> = MutexGuard<'a, ()>;
+
+impl Follow {
+    /// `many_clients`: a trusted peer brings the requests.
+    pub fn new(many_clients: bool) -> Self {
+        Self { off: Cell::new(many_clients), ..Self::default() }
+    }
+
+    /// Notes the value of a valid cookie.
+    pub fn note_cookie(&self, value: &[u8]) {
+        let hash = self.hasher.hash_one(value);
+        match self.seen.get() {
+            Some(first) if first != hash => self.off.set(true),
+            _ => self.seen.set(Some(hash)),
+        }
+    }
+
+    /// Waits while the first request without a cookie is placed. `Some`: this one is the first, and keeps the turn
+    /// until it is placed. `serves`: whether the backend of this index can serve the request; if not, one is placed anew.
+    pub async fn turn(&self, pool: &Pool, serves: impl Fn(usize) -> bool) -> Option<FirstTurn<'_>> {
+        let is_placed = || self.off.get() || self.backend(pool).is_some_and(&serves);
+        if is_placed() {
+            return None;
+        }
+        let turn = self.first.lock().await;
+        (!is_placed()).then_some(turn)
+    }
+
+    /// Index of the backend that a request without a cookie follows to; `None`: it is placed by itself.
+    pub fn backend(&self, pool: &Pool) -> Option<usize> {
+        if self.off.get() {
+            return None;
+        }
+        let placed = self.placed.borrow();
+        let backend = &placed.iter().find(|placed| *placed.pool == *pool.name())?.backend;
+        pool.backends().iter().position(|known| Arc::ptr_eq(known, backend))
+    }
+
+    /// Notes where a request without a cookie has its place now.
+    pub fn note_placed(&self, pool: &Pool, backend: &Arc<Backend>) {
+        if self.off.get() {
+            return;
+        }
+        let mut placed = self.placed.borrow_mut();
+        match placed.iter_mut().find(|placed| *placed.pool == *pool.name()) {
+            Some(known) if Arc::ptr_eq(&known.backend, backend) => {}
+            Some(known) => (known.backend, known.line) = (Arc::clone(backend), None),
+            None => {
+                let (pool, backend) = (Arc::clone(pool.shared_name()), Arc::clone(backend));
+                placed.push(Placed { pool, backend, line: None });
+            }
+        }
+    }
+
+    /// The `Set-Cookie` line for a request that brought no cookie: that of the request which it followed, or else a new
+    /// one; `now` in seconds since 1970.
+    pub fn cookie_line(
+        &self,
+        pool: &Pool,
+        backend: usize,
+        now: u64,
+        write: impl FnOnce() -> Option<String>,
+    ) -> Option<String> {
+        let mut placed = self.placed.borrow_mut();
+        let backend = pool.backends().get(backend);
+        let is_here = |placed: &&mut Placed| {
+            *placed.pool == *pool.name() && backend.is_some_and(|backend| Arc::ptr_eq(&placed.backend, backend))
+        };
+        let Some(known) = placed.iter_mut().find(is_here).filter(|_| !self.off.get()) else { return write() };
+        match &known.line {
+            Some((line, made)) if now < made + SAME_COOKIE_S => Some(line.clone()),
+            _ => {
+                let line = write()?;
+                known.line = Some((line.clone(), now));
+                Some(line)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::config;
+    use crate::snapshot::{LoadedFiles, Snapshot};
+
+    /// A pool of two backends with a cookie.
+    fn pool() -> Arc<Pool> {
+        let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
+            [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbalance = \"round_robin\"\ncookie = \"insert\"\n\
+            backend = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
+        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(8)));
+        Arc::clone(&snapshot.pools[0])
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_the_first_one_and_follow_it() {
+        let (pool, follow) = (pool(), Follow::default());
+        let turn = follow.turn(&pool, |_| true).await;
+        assert!(turn.is_some());
+        let followed = AtomicUsize::new(0);
+        let others = async {
+            let wait = async || {
+                assert!(follow.turn(&pool, |_| true).await.is_none(), "it was placed");
+                assert_eq!(follow.backend(&pool), Some(1));
+                followed.fetch_add(1, Relaxed);
+            };
+            tokio::join!(wait(), wait(), wait());
+        };
+        let first = async {
+            tokio::task::yield_now().await;
+            assert_eq!(followed.load(Relaxed), 0);
+            follow.note_placed(&pool, &pool.backends()[1]);
+            drop(turn);
+        };
+        tokio::join!(others, first);
+        assert_eq!(followed.load(Relaxed), 3);
+        assert!(follow.turn(&pool, |index| index != 1).await.is_some(), "the backend serves no more");
+    }
+
+    #[test]
+    fn two_different_cookies_or_a_trusted_peer_end_it() {
+        let pool = pool();
+        let placed = |follow: &Follow| {
+            follow.note_placed(&pool, &pool.backends()[0]);
+            follow.backend(&pool)
+        };
+        let follow = Follow::default();
+        assert_eq!(placed(&follow), Some(0));
+        follow.note_cookie(b"one");
+        follow.note_cookie(b"one");
+        assert_eq!(follow.backend(&pool), Some(0));
+        follow.note_cookie(b"two");
+        follow.note_cookie(b"one");
+        assert_eq!(follow.backend(&pool), None);
+        assert_eq!(placed(&Follow::new(true)), None);
+    }
+
+    #[test]
+    fn all_get_one_cookie_line_while_it_is_new() {
+        let (pool, follow) = (pool(), Follow::default());
+        let line =
+            |backend, now, text: &str| follow.cookie_line(&pool, backend, now, || Some(text.to_owned())).unwrap();
+        assert_eq!(line(0, 5, "before"), "before", "nothing is placed");
+        follow.note_placed(&pool, &pool.backends()[0]);
+        assert_eq!([line(0, 10, "a"), line(0, 10 + SAME_COOKIE_S - 1, "b"), line(1, 11, "other")], ["a", "a", "other"]);
+        assert_eq!([line(0, 10 + SAME_COOKIE_S, "c"), line(0, 100, "d")], ["c", "c"]);
+        follow.note_placed(&pool, &pool.backends()[1]);
+        assert_eq!(line(1, 101, "e"), "e", "a move has a line of its own");
+    }
+}

@@ -1,0 +1,175 @@
+//! From a request to the connection that carries it: the backend where the client is known, or a pick → a place there →
+//! a connection that is kept, or a new one.
+//!
+//! Reads and sends no message. Invariant: a request that has to wait for a place is picked once more behind the wait, by
+//! what is true then.
+
+use std::sync::Arc;
+
+use super::HttpConnection;
+use super::local_reply::RequestFailure;
+use super::request_cookie::RequestCookie;
+use super::request_log::RequestLog;
+use super::upstreams::{Place, UpstreamConnection};
+use crate::clock::{self, Micros};
+use crate::fault::Endpoint;
+use crate::http::answer::StatusCode;
+use crate::outcome::Ended;
+use crate::pool::{Backend, Holds, Pick, PickScene, Pool, Remember};
+use crate::sticky::{Facts, Left};
+use crate::terminate::byte_stream::ClientStream;
+use crate::terminate::connect::{Connected, Connector};
+use crate::terminate::deadline::until;
+use crate::terminate::follow::{FirstTurn, Follow};
+use crate::terminate::state::ConversationStage;
+
+/// Longest wait of a request for another one that is placed first.
+const TURN_WAIT: Micros = 2_000_000;
+
+/// A connection to the backend of a request.
+pub struct Reached {
+    pub upstream: UpstreamConnection,
+    /// Index of the backend in the pool.
+    pub backend: usize,
+    /// The backend at which the client was known, if it got another one.
+    pub left: Option<Left>,
+    /// Entry that the stick table gets for the client.
+    pub remember: Option<Remember>,
+}
+
+impl<S: ClientStream> HttpConnection<'_, S> {
+    /// Asks the store for the cookie of a request, where it may know more.
+    pub(super) async fn look_up(&self, cookie: &mut RequestCookie<'_>, facts: &Facts<'_>) {
+        let is_held = |backend: &Arc<Backend>| self.shared.upstreams.holds(backend);
+        let scene = PickScene { holds: self.holds(&is_held), ..PickScene::new(facts, &[], clock::now_ms()) };
+        self.client.stream.meanwhile(cookie.look_up_in_store(&self.conversation.context, scene)).await;
+    }
+
+    /// Finds a backend and a connection to it. `follow`: where other requests of the client went that brought no cookie,
+    /// as this one; a first one among them keeps the others waiting until it is connected.
+    pub(super) async fn reach<'p>(
+        &self,
+        connector: &Connector<'p>,
+        cookie: &mut RequestCookie<'p>,
+        facts: &Facts<'_>,
+        follow: Option<&Follow>,
+        log: &mut RequestLog,
+    ) -> Result<Reached, RequestFailure> {
+        let (context, pool) = (&self.conversation.context, connector.pool);
+        let stream = &self.client.stream;
+        connector.wait_for_settled(stream, cookie.backend(), facts).await.map_err(RequestFailure::not_connected)?;
+        let mut turn = None;
+        let (pick, mut place) = self.pick(pool, cookie, facts, follow, &mut turn).await?;
+        log.picked = true;
+
+        let reached = match self.shared.upstreams.take(pick.backend) {
+            Some(kept) => {
+                log.reused = true;
+                context.counters().reused.add(1);
+                self.conversation.state.enter(ConversationStage::Reuse { pick: &pick });
+                let Pick { index, left, remember, .. } = pick;
+                Reached { upstream: UpstreamConnection { place, ..kept }, backend: index, left, remember }
+            }
+            None => {
+                let (mut first, mut late) = (Some(pick), None);
+                let choose = async |tried: &[_]| {
+                    if first.is_some() {
+                        return first.take();
+                    }
+                    // Others may wait for it.
+                    place = None;
+                    take_turn(follow, &mut turn, pool, facts, tried).await;
+                    let beside = follow.and_then(|follow| follow.backend(pool));
+                    let scene = || PickScene { beside, ..PickScene::new(facts, tried, clock::now_ms()) };
+                    // The store may have moved the client meanwhile.
+                    cookie.look_up_in_store(context, scene()).await;
+                    let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })?;
+                    place = self.place(pick.backend).await.map_err(|failure| late = Some(failure)).ok()?.0;
+                    Some(pick)
+                };
+                let connected = connector.connect_for(stream, choose).await;
+                let connected = connected.map_err(|ended| late.unwrap_or(RequestFailure::not_connected(ended)))?;
+                let Connected { index, left, remember, .. } = connected;
+                Reached { upstream: UpstreamConnection::new(connected, place), backend: index, left, remember }
+            }
+        };
+        self.shared.note_placed(pool, reached.upstream.lease.backend(), follow.is_some());
+        drop(turn);
+        Ok(reached)
+    }
+
+    /// Picks a backend and takes a place there, for which the request may have to wait.
+    async fn pick<'p, 'f>(
+        &self,
+        pool: &'p Pool,
+        cookie: &RequestCookie<'_>,
+        facts: &Facts<'_>,
+        follow: Option<&'f Follow>,
+        turn: &mut Option<FirstTurn<'f>>,
+    ) -> Result<(Pick<'p>, Option<Place>), RequestFailure> {
+        let is_held = |backend: &Arc<Backend>| self.shared.upstreams.holds(backend);
+        let mut taken: Option<(&Arc<Backend>, Option<Place>)> = None;
+        loop {
+            self.unless_gone(take_turn(follow, turn, pool, facts, &[])).await?;
+            let beside = follow.and_then(|follow| follow.backend(pool));
+            let scene = PickScene { holds: self.holds(&is_held), ..PickScene::new(facts, &[], clock::now_ms()) };
+            let pick = pool.pick(&PickScene { cookie: cookie.backend(), beside, ..scene });
+            let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
+            match taken.take() {
+                Some((backend, place)) if Arc::ptr_eq(backend, pick.backend) => return Ok((pick, place)),
+                _ => {}
+            }
+            let (place, waited) = self.place(pick.backend).await?;
+            if !waited {
+                return Ok((pick, place));
+            }
+            taken = Some((pick.backend, place));
+        }
+    }
+
+    /// Takes a place at a backend within `response_timeout`; the result says too whether it had to be waited for.
+    async fn place(&self, backend: &Arc<Backend>) -> Result<(Option<Place>, bool), RequestFailure> {
+        let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend)));
+        let late = || RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
+        match self.limits().response {
+            Some(limit) => until(clock::now() + limit, place).await.ok_or_else(late)?,
+            None => place.await,
+        }
+    }
+
+    /// What a pick is told of the connections that are kept.
+    fn holds<'h>(&self, is_held: Holds<'h>) -> Option<Holds<'h>> {
+        (!self.shared.upstreams.is_empty()).then_some(is_held)
+    }
+
+    /// Awaits something for as long as the client is there.
+    async fn unless_gone<T>(&self, wait: impl Future<Output = T>) -> Result<T, RequestFailure> {
+        tokio::select! {
+            biased;
+            ready = wait => Ok(ready),
+            fault = self.client.stream.broken() => {
+                Err(RequestFailure::without_reply(fault.ending(Endpoint::Client)))
+            }
+        }
+    }
+}
+
+/// Takes the turn to place a request, if those that bring no cookie have no backend that can serve it; the caller keeps
+/// it until the request is placed. `tried`: backends that it could not reach.
+async fn take_turn<'f>(
+    follow: Option<&'f Follow>,
+    turn: &mut Option<FirstTurn<'f>>,
+    pool: &Pool,
+    facts: &Facts<'_>,
+    tried: &[Arc<Backend>],
+) {
+    let serves = |index: usize| {
+        let is_tried = |backend: &Arc<Backend>| tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
+        pool.can_have(index, &PickScene::new(facts, tried, clock::now_ms()))
+            && !pool.backends().get(index).is_some_and(is_tried)
+    };
+    if let Some(follow) = follow.filter(|_| turn.is_none()) {
+        // A connect that takes long does not hold up all the others.
+        *turn = until(clock::now() + TURN_WAIT, follow.turn(pool, serves)).await.flatten();
+    }
+}

@@ -1,0 +1,95 @@
+//! [`Shared`]: what the requests of one client share: those of a connection one after another, those of HTTP/2 at once.
+//!
+//! Serves no request. Invariant: nothing here is shared between two clients.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use super::request_cookie::RequestCookie;
+use super::rules::{Misdirected, RequestRules};
+use super::upstreams::Upstreams;
+use crate::access_log::LastSession;
+use crate::config::Tls;
+use crate::http::field::Fields;
+use crate::http::head::Request;
+use crate::pool::{Backend, Pool};
+use crate::terminate::Routed;
+use crate::terminate::conversation::Conversation;
+use crate::terminate::follow::Follow;
+use crate::terminate::secure::Secured;
+
+/// What the requests of one client share.
+pub struct Shared<'a> {
+    pub secured: &'a Secured,
+    pub rules: RequestRules,
+    pub upstreams: Upstreams,
+    /// The client may begin HTTP/2 instead of its first request.
+    pub takes_http2: bool,
+    /// Hash of the session in the last request that was logged with one.
+    pub last_session: RefCell<LastSession>,
+    /// Where requests without a cookie go; `None`: the client has one request at a time, and each is placed by itself.
+    follow: Option<Box<Follow>>,
+    /// The rules of the connection are not in force any more.
+    is_outdated: Cell<bool>,
+}
+
+impl<'a> Shared<'a> {
+    /// For a client that has one request at a time.
+    pub fn for_one_at_a_time(routed: &Routed, secured: &'a Secured) -> Self {
+        Self {
+            secured,
+            rules: RequestRules::of(routed),
+            upstreams: Upstreams::default(),
+            takes_http2: routed.target.tls == Tls::Off && routed.offers_http2(),
+            last_session: RefCell::default(),
+            follow: None,
+            is_outdated: Cell::new(false),
+        }
+    }
+
+    /// For a client that has many requests at once, of which at most `at_once` use connections to one backend.
+    /// `many_clients`: a trusted peer brings them.
+    pub fn for_many_at_once(rules: RequestRules, secured: &'a Secured, at_once: usize, many_clients: bool) -> Self {
+        Self {
+            secured,
+            rules,
+            upstreams: Upstreams::with_places(at_once),
+            takes_http2: false,
+            last_session: RefCell::default(),
+            follow: Some(Box::new(Follow::new(many_clients))),
+            is_outdated: Cell::new(false),
+        }
+    }
+
+    /// Routes a request; `None`: it is misdirected.
+    pub fn route(&self, conversation: &Conversation, request: &Request<'_>) -> Option<Routed> {
+        let routed = self.rules.route(conversation, request);
+        if routed.as_ref().is_err_and(|why| *why == Misdirected::RulesChanged) {
+            self.is_outdated.set(true);
+        }
+        routed.ok()
+    }
+
+    /// True if a request was misdirected because the rules have changed: the client needs another connection.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated.get()
+    }
+
+    /// Where a request goes that brings no cookie of a pool that has one; `None`: it is placed by itself. Notes a cookie
+    /// that is valid.
+    pub fn follow(&self, cookie: &RequestCookie<'_>, fields: Fields<'_>) -> Option<&Follow> {
+        let follow = self.follow.as_deref()?;
+        let brought = cookie.session(fields);
+        if let Some(value) = brought.filter(|_| cookie.backend().is_some()) {
+            follow.note_cookie(value);
+        }
+        (cookie.pool.cookie().is_some() && brought.is_none()).then_some(follow)
+    }
+
+    /// Notes where a request has its place; `follows`: it has brought no cookie.
+    pub fn note_placed(&self, pool: &Pool, backend: &Arc<Backend>, follows: bool) {
+        if let Some(follow) = self.follow.as_deref().filter(|follow| follows || follow.backend(pool).is_none()) {
+            follow.note_placed(pool, backend);
+        }
+    }
+}

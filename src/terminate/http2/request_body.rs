@@ -1,0 +1,159 @@
+//! [`RequestBody`]: the body of a stream as HTTP/1 has it: as it is, or in chunks, with its trailers.
+//!
+//! Judges no byte and no trailer: the reader of bodies does. Invariant: the windows are opened again for exactly those
+//! bytes that were read from here.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+
+use crate::fault::Fault;
+use crate::http::http2_head::{StreamBody, write_field};
+
+/// The body of a stream, in the framing of HTTP/1.
+pub struct RequestBody {
+    stream: RecvStream,
+    framing: StreamBody,
+    /// Bytes of framing that stand before those of `data`.
+    before: Vec<u8>,
+    before_read: usize,
+    /// Bytes that came, and whether they are a chunk, which ends with a line end.
+    data: Bytes,
+    is_chunk: bool,
+    ended: bool,
+}
+
+impl RequestBody {
+    /// The body of a stream behind its head.
+    pub fn new(stream: RecvStream, framing: StreamBody) -> Self {
+        let ended = framing == StreamBody::None;
+        Self { stream, framing, before: Vec::new(), before_read: 0, data: Bytes::new(), is_chunk: false, ended }
+    }
+
+    /// Reads bytes of the body; `None`: it is complete.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Option<usize>, Fault>> {
+        let mut read = 0;
+        loop {
+            read += self.take(&mut into[read..]);
+            if read == into.len() || self.ended && read > 0 {
+                return Poll::Ready(Ok(Some(read)));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(None));
+            }
+            match self.poll_more(cx) {
+                Poll::Ready(more) => more?,
+                Poll::Pending if read > 0 => return Poll::Ready(Ok(Some(read))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Moves bytes that have come, and opens the windows for as many of the client's.
+    fn take(&mut self, into: &mut [u8]) -> usize {
+        let framing = (self.before.len() - self.before_read).min(into.len());
+        into[..framing].copy_from_slice(&self.before[self.before_read..][..framing]);
+        self.before_read += framing;
+        let into = &mut into[framing..];
+        let count = self.data.len().min(into.len());
+        into[..count].copy_from_slice(&self.data.split_to(count));
+        if count > 0 {
+            // It fails only for a stream that has ended.
+            let _ = self.stream.flow_control().release_capacity(count);
+        }
+        framing + count
+    }
+
+    /// Gets the next piece of the request.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let is_chunked = self.framing == StreamBody::Chunked;
+        self.before.clear();
+        self.before_read = 0;
+        if std::mem::take(&mut self.is_chunk) {
+            self.before.extend_from_slice(b"\r\n");
+        }
+        match self.stream.poll_data(cx) {
+            Poll::Ready(Some(Ok(data))) => {
+                self.is_chunk = is_chunked && !data.is_empty();
+                if self.is_chunk {
+                    self.before.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                }
+                self.data = data;
+            }
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Fault::Reset)),
+            Poll::Ready(None) if is_chunked => match self.stream.poll_trailers(cx) {
+                Poll::Ready(Ok(trailers)) => {
+                    self.before.extend_from_slice(&write_end(trailers.as_ref()));
+                    self.ended = true;
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Reset)),
+                Poll::Pending => return self.pending(),
+            },
+            Poll::Ready(None) => self.ended = true,
+            Poll::Pending => return self.pending(),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits, unless the end of the chunk before can be read.
+    fn pending(&self) -> Poll<Result<(), Fault>> {
+        if self.before.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+/// The end of a body: the last chunk, and the trailers.
+pub fn write_end(trailers: Option<&HeaderMap>) -> Vec<u8> {
+    let mut out = b"0\r\n".to_vec();
+    for (name, value) in trailers.into_iter().flatten() {
+        write_field(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::http::body::Body;
+    use crate::http::{Framing, Refused};
+
+    /// The data that a body holds, and whether it is complete; read in pieces of this size.
+    fn read(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, bool), Refused> {
+        let (mut body, mut data, mut rest) = (Body::new(Framing::Chunked), Vec::new(), bytes);
+        while !rest.is_empty() && !body.complete() {
+            let opaque = rest.len().min(piece).min(body.opaque() as usize);
+            let count = opaque.max(1);
+            match opaque {
+                0 => body.scan(&rest[..count]).map(drop)?,
+                _ => body.pass_by(opaque),
+            }
+            data.extend_from_slice(&rest[..opaque]);
+            rest = &rest[count..];
+        }
+        assert!(rest.is_empty(), "nothing behind the end");
+        Ok((data, body.complete()))
+    }
+
+    #[test]
+    fn trailers_are_judged_by_the_reader() {
+        let trailers = |list: &[(&'static str, &'static str)]| {
+            let mut fields = HeaderMap::new();
+            for (name, value) in list {
+                fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            let mut bytes = b"4\r\ndata\r\n".to_vec();
+            bytes.extend(write_end(Some(&fields)));
+            (String::from_utf8(bytes.clone()).unwrap(), read(&bytes, 1))
+        };
+        let (text, read) = trailers(&[("grpc-status", "0"), ("x", "a"), ("x", "b")]);
+        assert!(text.ends_with("0\r\ngrpc-status: 0\r\nx: a\r\nx: b\r\n\r\n"), "{text}");
+        assert_eq!(read, Ok((b"data".to_vec(), true)));
+        assert_eq!(trailers(&[("content-length", "4")]).1, Err(Refused::ForbiddenTrailer));
+        assert_eq!(trailers(&[("transfer-encoding", "chunked")]).1, Err(Refused::ForbiddenTrailer));
+        assert_eq!(trailers(&[("x", " a")]).1, Err(Refused::BadTrailer));
+    }
+}
