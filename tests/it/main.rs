@@ -21,6 +21,8 @@ mod faults; // every ending of a passthrough connection, in log, metrics and sta
 mod field_reports; // what public reports tell of other balancers: placement, reload, health
 mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
+mod http2; // HTTP/2 with clients: streams, cookies, windows, GOAWAY, WebSockets, attacks
+mod http2_frames; // HTTP/2 frame by frame: the RFCs by section, and attacks
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod leaks; // descriptors, permits and leases after two thousand mixed faults

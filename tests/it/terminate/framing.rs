@@ -15,11 +15,11 @@ use super::client::{Response, Talk};
 use crate::support::backend::{Backend, listener, pool};
 use crate::support::{PATIENCE, Sessile};
 
-/// A listener in front of one backend that records every byte.
+/// A listener in front of one backend that records every byte. Without HTTP/2, whose preface is no request of HTTP/1.
 fn front() -> (Recorder, Sessile) {
     let backend = Recorder::named("b");
     let text = "[limits]\nhello_timeout = \"2s\"\nbody_timeout = \"1s\"\n".to_owned()
-        + &listener("p", "")
+        + &listener("p", "http2 = false\n")
         + &pool("p", "http = true\n", &[backend.address()]);
     (backend, Sessile::start(&text))
 }

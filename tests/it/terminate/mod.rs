@@ -2,7 +2,7 @@
 
 mod abuse;
 mod alerts;
-mod backend;
+pub mod backend;
 mod breaks;
 mod bypass;
 mod check_agrees;
@@ -20,7 +20,7 @@ mod leaving;
 pub mod load;
 mod mixed;
 mod one_write;
-mod programs;
+pub mod programs;
 mod refusals;
 mod relay;
 mod short_forms;

@@ -44,10 +44,12 @@ fn chromium_stays_where_it_is_while_everything_changes() {
         let last = format!("name = \"b{}\"\n", addresses.len() - 1);
         pools.replace(&last, &format!("{last}weight = {weight}\n"))
     };
-    let front = Front::with(top, "pool = \"p\"\n", &pools(1));
+    // Over HTTP/2 the browser would stay on one connection, and see one certificate.
+    let listener = "pool = \"p\"\nhttp2 = false\n";
+    let front = Front::with(top, listener, &pools(1));
     let certificates: Vec<_> = (0..=CHANGES).map(|_| front.authority.mint("a.test")).collect();
     certificates[0].write(front.dir.path(), "a");
-    assert_eq!(front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2)))["accepted"], true);
+    assert_eq!(front.sessile.reload(&config(&front.dir, top, listener, &pools(2)))["accepted"], true);
     // The browser trusts only these certificates and resolves only `a.test`.
     let trusted = certificates.iter().map(key_hash).collect::<Vec<_>>().join(",");
     let trusted = format!("--ignore-certificate-errors-spki-list={trusted}");
@@ -60,7 +62,7 @@ fn chromium_stays_where_it_is_while_everything_changes() {
         certificate.write(front.dir.path(), "a");
         // No TLS session is resumed, so the browser sees each certificate.
         std::fs::write(front.file("ticket.keys"), format!("{change:064x}\n")).unwrap();
-        let verdict = front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2 + change)));
+        let verdict = front.sessile.reload(&config(&front.dir, top, listener, &pools(2 + change)));
         assert_eq!(verdict["accepted"], true, "{verdict}");
     }
     let result = eventually("the end", || seen.result.lock().unwrap().take());

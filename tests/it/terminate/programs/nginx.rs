@@ -91,7 +91,7 @@ fn backends_that_prove_nothing_are_told_nothing() {
         let front = inside.front(&rules);
         let said = output(curl(&front).args(["--write-out", "%{http_code}", "--output", "-"]).arg(base(&front) + "/"));
         assert!(said.ends_with("502") && !said.contains("TLSv1"), "{rules}: {said}");
-        let line = front.sessile.ended("l", "backend_tls");
+        let line = front.sessile.line("backend_tls", |line| line["ended"] == "backend_tls");
         assert_eq!(line["backend"], "b0", "{rules}");
     }
 }
