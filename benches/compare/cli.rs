@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::Result;
+use crate::load::h2load::{self, Shape};
 use crate::proxies::{Contestant, Peers, Programs, file_server};
 use crate::scenarios::{self, Scenario};
 
@@ -46,8 +47,8 @@ struct Arguments {
     /// Keep every round as JSON, in this file or as one file a scenario in this folder; with --off as S1-off.json.
     #[arg(long, value_name = "FILE.json|FOLDER")]
     out: Option<PathBuf>,
-    /// Count system calls per unit in S1, S2, S3f and S3u (per MiB over one connection), S5a, S5b, S5r, S5w and S6, after
-    /// the first round.
+    /// Count system calls per unit in S1, S2, S3f and S3u (per MiB over one connection), S5a, S5b, S5r, S5w, S6, S11a,
+    /// S11b and S11o, after the first round.
     #[arg(long)]
     strace: bool,
     /// One short round of everything, to see that it works. Without `--bench`, of sessile alone.
@@ -77,8 +78,14 @@ pub struct Scale {
     pub clients: usize,
     /// Idle connections of S4.
     pub idle: usize,
-    /// Idle connections of S5i.
+    /// Idle connections of S5i, and of each protocol of S11i.
     pub visitors: usize,
+    /// Connections and streams of S11a.
+    pub multiplexed: Shape,
+    /// Connections and streams of S11o.
+    pub single: Shape,
+    /// Bytes of the stream of S11c.
+    pub stream: u64,
     /// Connections held through the reloads of S7 and the bursts of S12.
     pub long_lived: usize,
     /// Clients that connect at once in S12, and the time from one burst to the next.
@@ -108,6 +115,8 @@ pub struct Settings {
     pub judged: Vec<Contestant>,
     /// The nginx that serves files as backend, where a scenario needs one.
     pub file_server: Option<PathBuf>,
+    /// What the h2load says of itself that asks, where a scenario needs one.
+    pub h2load: Option<String>,
     /// Whether access log, metrics and checks are off.
     pub off: bool,
     /// The folder for one file of figures per scenario.
@@ -130,6 +139,7 @@ pub fn settings() -> Result<Option<Settings>> {
         [asked.before, asked.haproxy, asked.nginx].map(|path| path.as_deref().map(absolute).transpose());
     let programs = Programs { sessile: absolute(&sessile)?, before: before?, haproxy: haproxy?, nginx: nginx? };
     let file_server = served_by(&mut scenarios, programs.nginx.as_deref());
+    let h2load = asked_by(&mut scenarios);
     let mut contestants = Contestant::all(programs, &asked.peers);
     let mut judged = Vec::new();
     if smoke && !asked.smoke {
@@ -144,6 +154,7 @@ pub fn settings() -> Result<Option<Settings>> {
         scenarios,
         judged,
         file_server,
+        h2load,
         off: asked.off,
         out: asked.out,
         strace: asked.strace,
@@ -160,6 +171,21 @@ fn served_by(scenarios: &mut Vec<&'static Scenario>, nginx: Option<&Path>) -> Op
         scenarios.retain(|scenario| !needs(scenario));
     }
     server
+}
+
+/// The h2load that is the client of some scenarios; without one they are left out.
+fn asked_by(scenarios: &mut Vec<&'static Scenario>) -> Option<String> {
+    let left_out: Vec<_> =
+        scenarios.iter().filter(|scenario| scenario.is_of_h2load()).map(|scenario| scenario.name).collect();
+    if left_out.is_empty() {
+        return None;
+    }
+    let version = h2load::version();
+    if version.is_none() {
+        println!("Without {}, the client of which is h2load: apt-get install nghttp2-client", left_out.join(" and "));
+        scenarios.retain(|scenario| !scenario.is_of_h2load());
+    }
+    version
 }
 
 /// Programs run in folders of their own.
@@ -179,6 +205,9 @@ fn full_scale(rounds: usize, seconds: f64) -> Result<Scale> {
         clients: 64,
         idle: 8_000,
         visitors: 2_000,
+        multiplexed: Shape { connections: 16, streams: 8 },
+        single: Shape { connections: 32, streams: 1 },
+        stream: 1 << 30,
         long_lived: 200,
         burst: (500, Duration::from_millis(250)),
         file: 128 << 20,
@@ -197,6 +226,9 @@ fn smoke_scale() -> Scale {
         clients: 8,
         idle: 100,
         visitors: 100,
+        multiplexed: Shape { connections: 2, streams: 8 },
+        single: Shape { connections: 4, streams: 1 },
+        stream: 8 << 20,
         long_lived: 20,
         burst: (50, Duration::from_millis(50)),
         file: 4 << 20,

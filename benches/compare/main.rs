@@ -18,6 +18,9 @@
 //! Where TLS ends at the proxy (S5) all show one certificate (ECDSA, P-256) and exchange keys by X25519; sessile also
 //! with X25519MLKEM768, which runs beside as a contestant of its own and counts for no bar.
 //!
+//! Where clients speak HTTP/2 (S11) backends speak HTTP/1.1 with every contestant. The client of many small answers is
+//! h2load; handshakes, idle connections and long bodies have clients of ours, made of the `h2` crate.
+//!
 //! Bulk comes as users have it: S3f is a file that nginx sends with sendfile from the page cache, S3u are uploads into
 //! nginx; S3 comes from the memory of a program, where a slot of a pipe holds eight times as much.
 //!
@@ -26,13 +29,14 @@
 //! `splice-auto` here) with `tune.pipesize` 1 MiB (a page of a file fills a slot of a pipe), `tune.bufsize` 64 KiB (the
 //! rest moves by more than 16 KiB), `tune.maxaccept` 64 (fewer turns for many new connections), `tcp-smart-accept` and
 //! `tcp-smart-connect` (an ACK less each). nginx: `multi_accept`, `reuseport`, buffers of 64 KiB both ways, a log that
-//! is written by 64 KiB. Ratios are to the lowest peer of all, figure by figure.
+//! is written by 64 KiB, frames of 16 KiB in HTTP/2. Both have 1 MiB for what a stream of HTTP/2 uploads ahead. Ratios
+//! are to the lowest peer of all, figure by figure.
 //!
 //! With `--off` no program writes an access log, serves metrics or checks backends: what is left is the data path.
 //!
-//! A full run wants two hours of an otherwise idle machine and says beforehand how long it takes; with `--out results`
-//! every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps the others (with
-//! `--off` the file is `S2-off.json`). Installs nothing and needs no network but loopback. Without `--bench` (as
+//! A full run wants two and a half hours of an otherwise idle machine and says beforehand how long it takes; with
+//! `--out results` every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps the
+//! others (with `--off` the file is `S2-off.json`). Installs nothing and needs no network but loopback. Without `--bench` (as
 //! `cargo test --benches` runs it) every scenario runs once, small, with sessile alone, and every peer that is
 //! installed is asked whether it accepts its configurations; `--smoke` races them too. Invariant: it leaves no process
 //! behind.

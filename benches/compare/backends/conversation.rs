@@ -25,6 +25,8 @@ pub enum Next {
     Read,
     /// Room to write.
     Write,
+    /// Something to read, after room to write was waited for.
+    ReadAgain,
     /// The connection has ended.
     Close,
 }
@@ -51,7 +53,7 @@ impl Conversation {
         let kind = match (service, tls) {
             (Service::Bulk, _) => Kind::Bulk { asked: false },
             (Service::Echo, _) => Kind::Echo,
-            (Service::Https, _) => Kind::Site(Site::default()),
+            (Service::Https | Service::Http2, _) => Kind::Site(Site::default()),
             (Service::Tls, Some(config)) => Kind::Tls(Box::new(ServerConnection::new(config)?)),
             (Service::Http | Service::Tls | Service::Files | Service::Pages, _) => Kind::Http,
         };

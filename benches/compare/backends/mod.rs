@@ -41,6 +41,8 @@ pub enum Service {
     Tls,
     /// A site without TLS, which the proxy puts on.
     Https,
+    /// The same site, where clients speak HTTP/2.
+    Http2,
     /// Files of nginx, which takes uploads too.
     Files,
     /// The same, where the proxy reads HTTP.
@@ -49,7 +51,13 @@ pub enum Service {
 
 impl Service {
     /// All services, in one order.
-    pub const ALL: [Self; 7] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https, Self::Files, Self::Pages];
+    pub const ALL: [Self; 8] =
+        [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https, Self::Http2, Self::Files, Self::Pages];
+
+    /// Whether TLS ends at the proxy.
+    pub fn is_terminated(self) -> bool {
+        matches!(self, Self::Https | Self::Http2)
+    }
 
     /// Whether nginx serves it.
     pub fn is_of_nginx(self) -> bool {
@@ -64,6 +72,7 @@ impl Service {
             Self::Echo => "echo",
             Self::Tls => "tls",
             Self::Https => "https",
+            Self::Http2 => "http2",
             Self::Files => "files",
             Self::Pages => "pages",
         }
@@ -189,6 +198,7 @@ impl<F: FnMut(TcpStream, usize) -> Result<Conversation>> Server<F> {
         let lives = match conversation.turn() {
             Ok(Next::Read) => true,
             Ok(Next::Write) => watch(conversation, EventFlags::OUT).is_ok(),
+            Ok(Next::ReadAgain) => watch(conversation, EventFlags::IN).is_ok(),
             Ok(Next::Close) | Err(_) => false,
         };
         if !lives {

@@ -7,7 +7,9 @@ pub mod bulk;
 pub mod download;
 pub mod echo;
 pub mod frames;
+pub mod h2load;
 pub mod http;
+pub mod http2;
 pub mod https;
 pub mod identity;
 pub mod idle;
@@ -18,6 +20,7 @@ mod secure;
 pub mod tls;
 pub mod transfer;
 pub mod upload;
+mod wire;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

@@ -3,7 +3,7 @@
 //! Knows no protocol inside. Invariant: an end that was not announced by close_notify is an error.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -36,6 +36,11 @@ impl Secure {
         self.session.handshake_kind()
     }
 
+    /// The protocol that was agreed on, once there was a handshake.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
     /// Whether something waits for `flush`.
     pub fn unsent(&self) -> bool {
         self.session.wants_write()
@@ -44,6 +49,11 @@ impl Secure {
     /// Takes what is to be sent, now or when the handshake allows it.
     pub fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.session.writer().write_all(bytes)
+    }
+
+    /// Takes as much of what is to be sent as there is room for.
+    pub fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.session.writer().write(bytes)
     }
 
     /// Sends what waits.
@@ -68,6 +78,35 @@ impl Secure {
         }
     }
 
+    /// Reads by as much of the socket as there is room for, also while something cannot be sent; 0 is a clean end.
+    /// rustls itself would read a quarter of a record at a time.
+    pub fn read_ahead(&mut self, ahead: &mut Ahead, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.flush() {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+            match self.session.reader().read(into) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            if ahead.place == ahead.end {
+                (ahead.place, ahead.end) = (0, self.socket.read(&mut ahead.bytes)?);
+            }
+            let mut rest = &ahead.bytes[ahead.place..ahead.end];
+            self.session.read_tls(&mut rest)?;
+            ahead.place = ahead.end - rest.len();
+            self.session.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+
+    /// Says that nothing more comes, and closes that direction.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.session.send_close_notify();
+        self.flush()?;
+        self.socket.shutdown(Shutdown::Write)
+    }
+
     /// Makes the handshake; blocking sockets only.
     pub fn shake_hands(&mut self) -> io::Result<()> {
         while self.session.is_handshaking() {
@@ -89,5 +128,19 @@ impl Secure {
             }
         }
         if n == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
+/// What was read of a socket and not yet decrypted.
+pub struct Ahead {
+    bytes: Box<[u8]>,
+    place: usize,
+    end: usize,
+}
+
+impl Ahead {
+    /// Room for so many bytes.
+    pub fn of(bytes: usize) -> Self {
+        Self { bytes: vec![0; bytes].into(), place: 0, end: 0 }
     }
 }

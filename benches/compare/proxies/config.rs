@@ -35,6 +35,8 @@ pub struct Plan<'a> {
     pub exchange: Exchange,
     /// What is shown there.
     pub identity: &'a Identity,
+    /// Whether nginx has a directive for HTTP/2, or a word behind the address.
+    pub http2_directive: bool,
 }
 
 /// A listener with what stands behind it.
@@ -71,8 +73,8 @@ pub fn sessile(plan: &Plan<'_>) -> String {
         let name = service.name();
         let check = if *off { "check = \"off\"\n" } else { "" };
         let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"{at}\"\n");
-        if *service == Service::Https {
-            terminated::sessile(&mut text, plan);
+        if service.is_terminated() {
+            terminated::sessile(&mut text, plan, name);
         } else {
             let _ = match service {
                 Service::Tls => {
@@ -88,7 +90,7 @@ pub fn sessile(plan: &Plan<'_>) -> String {
             "{check}backend = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]"
         );
     }
-    if fronts.iter().any(|front| front.service == Service::Https) {
+    if fronts.iter().any(|front| front.service.is_terminated()) {
         terminated::sessile_tls(&mut text, plan);
     }
     text
@@ -114,6 +116,9 @@ pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
     if fronts.iter().any(Front::is_bulk) {
         global += &tuning.at(Place::Pipes);
     }
+    if fronts.iter().any(|front| front.service == Service::Http2) {
+        global += &tuning.at(Place::Windows);
+    }
     let mut text = format!(
         "global\n    nbthread 1\n{target}{pipes}{global}    \
          stats socket {} mode 600 level admin expose-fd listeners\n\
@@ -122,7 +127,7 @@ pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
         socket.display()
     );
     for front in fronts {
-        if front.service == Service::Https {
+        if front.service.is_terminated() {
             terminated::haproxy(&mut text, plan, front);
             continue;
         }
@@ -171,7 +176,7 @@ pub fn nginx(plan: &Plan<'_>, module: Option<&Path>) -> String {
          $upstream_addr';\n{}proxy_connect_timeout 2s;\nproxy_timeout 1h;\n{stream}",
         nginx_log(plan, "line")
     );
-    let is_site = |front: &&Front| matches!(front.service, Service::Https | Service::Pages);
+    let is_site = |front: &&Front| front.service.is_terminated() || front.service == Service::Pages;
     let (sites, streams): (Vec<&Front>, Vec<&Front>) = fronts.iter().partition(is_site);
     for Front { at, service, backends: [a, b] } in streams {
         let name = service.name();

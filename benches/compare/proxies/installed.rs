@@ -20,6 +20,13 @@ pub fn said(program: &Path, flag: &str) -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether an nginx that says this of itself has a directive for HTTP/2, as from 1.25.1 on.
+pub fn has_http2_directive(said: &str) -> bool {
+    let version = said.rsplit('/').next().unwrap_or_default();
+    let numbers: Vec<u32> = version.split(['.', ' ']).map_while(|number| number.parse().ok()).collect();
+    numbers >= vec![1, 25, 1]
+}
+
 /// Whether nginx can take uploads into files, which it does with its DAV module.
 pub fn takes_uploads(nginx: &Path) -> bool {
     built_with(nginx).split_whitespace().any(|flag| flag == "--with-http_dav_module")

@@ -21,14 +21,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use self::config::{Front, Plan};
-use self::installed::{find, said, stream_module, takes_uploads};
+use self::installed::{find, has_http2_directive, said, stream_module, takes_uploads};
 use self::tuned::Tuning;
 use crate::Result;
 use crate::backends::{Backends, Service};
 use crate::launch::on_cores;
 use crate::load::https::{self, Visitors};
 use crate::load::identity::{Exchange, Identity};
-use crate::load::{Until, bulk::Bulk, download::Download, echo::Echo, http, http::Manner, tls};
+use crate::load::{Until, bulk::Bulk, download::Download, echo::Echo, http, http::Manner, http2, tls};
 use crate::measure;
 use crate::stage::{Stage, free_port, scratch};
 
@@ -58,8 +58,14 @@ pub struct Contestant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Sessile,
-    Haproxy { splice: bool },
-    Nginx { module: Option<PathBuf> },
+    Haproxy {
+        splice: bool,
+    },
+    /// With its stream module, where that is a file; with a directive for HTTP/2, where it is new enough.
+    Nginx {
+        module: Option<PathBuf>,
+        http2_directive: bool,
+    },
 }
 
 /// The programs of a race, where they are named.
@@ -122,7 +128,9 @@ impl Contestant {
         }
         match nginx.or_else(|| find("nginx")).map(|program| (stream_module(&program), program)) {
             Some((Some(module), program)) => {
-                let nginx = |name, tuning| peer(name, &program, tuning, Kind::Nginx { module: module.clone() });
+                let http2_directive = has_http2_directive(&said(&program, "-v"));
+                let kind = || Kind::Nginx { module: module.clone(), http2_directive };
+                let nginx = |name, tuning| peer(name, &program, tuning, kind());
                 found.extend([nginx("nginx", Tuning::None), nginx("nginx-tuned", Tuning::Nginx)]);
             }
             Some((None, _)) => missing.push("libnginx-mod-stream"),
@@ -230,11 +238,13 @@ impl Contestant {
     fn configure(&self, folder: &Path, fronts: Vec<Front>, stage: &Stage, off: bool) -> Result<PathBuf> {
         let Self { tuning, workers, busy_poll, exchange, .. } = *self;
         let (metrics, identity) = (free_port()?, &stage.identity);
-        let plan = Plan { folder, fronts, metrics, off, tuning, workers, busy_poll, exchange, identity };
+        let http2_directive = matches!(self.kind, Kind::Nginx { http2_directive: true, .. });
+        let plan =
+            Plan { folder, fronts, metrics, off, tuning, workers, busy_poll, exchange, identity, http2_directive };
         let text = match &self.kind {
             Kind::Sessile => config::sessile(&plan),
             Kind::Haproxy { splice } => config::haproxy(&plan, *splice),
-            Kind::Nginx { module } => config::nginx(&plan, module.as_deref()),
+            Kind::Nginx { module, .. } => config::nginx(&plan, module.as_deref()),
         };
         let file = folder.join("config");
         fs::write(&file, text)?;
@@ -356,6 +366,10 @@ fn answers(service: Service, front: SocketAddr, identity: &Identity, exchange: E
         Service::Https => {
             let visitors = Visitors::suspicious(identity, exchange)?;
             https::load(front, 1, Manner::Once, &visitors)?.run(Until::Count(1))?
+        }
+        Service::Http2 => {
+            let config = http2::config(identity, exchange, http2::Trust::Proof)?;
+            http2::load(front, 1, &config)?.run(Until::Count(1))?
         }
         Service::Echo => return Ok(Echo::open(front)?.ping().map(drop)?),
         Service::Bulk => return Ok(Bulk::open(front, 1)?.run(Duration::from_millis(1)).map(drop)?),

@@ -1,6 +1,7 @@
-//! Configurations of equal meaning where HTTP is read, without TLS for files; and where TLS ends at the proxy: one certificate, one key exchange, one cipher suite
-//! (the clients offer no other); each new client goes to the next backend and stays there by a cookie of the proxy's;
-//! backends are told client, scheme and host; one line of access log per request.
+//! Configurations of equal meaning where HTTP is read, without TLS for files; and where TLS ends at the proxy: one
+//! certificate, one key exchange, one cipher suite (the clients offer no other); each new client goes to the next
+//! backend and stays there by a cookie of the proxy's; backends are told client, scheme and host; one line of access
+//! log per request. Where clients may speak HTTP/2, backends are spoken to in HTTP/1.1 on connections that are kept.
 //!
 //! nginx as packaged has no sticky cookie: its clients get a random one and are placed by its hash. What would make a
 //! peer slower by its default and has no counterpart here is turned off: answers spooled to files, uploads read whole
@@ -15,12 +16,13 @@ use crate::backends::{Service, temporary};
 use crate::load::identity::Exchange;
 
 /// The end of a listener, with its pool; the backends follow.
-pub fn sessile(text: &mut String, plan: &Plan<'_>) {
+pub fn sessile(text: &mut String, plan: &Plan<'_>, name: &str) {
     let (bundle, keys) = (plan.identity.bundle.display(), plan.identity.cookie_keys.display());
     let _ = write!(
         text,
-        "pool = \"https\"\ntls = \"terminate\"\ncertificate = [{{ cert = \"{bundle}\" }}]\n\n\
-         [[pool]]\nname = \"https\"\nhttp = true\nbalance = \"round_robin\"\ncookie = {{ mode = \"insert\", name = \"SRV\", keys = \"{keys}\" }}\n"
+        "pool = \"{name}\"\ntls = \"terminate\"\ncertificate = [{{ cert = \"{bundle}\" }}]\n\n\
+         [[pool]]\nname = \"{name}\"\nhttp = true\nbalance = \"round_robin\"\n\
+         cookie = {{ mode = \"insert\", name = \"SRV\", keys = \"{keys}\" }}\n"
     );
 }
 
@@ -36,15 +38,17 @@ pub fn sessile_tls(text: &mut String, plan: &Plan<'_>) {
 /// A front and its backends.
 pub fn haproxy(text: &mut String, plan: &Plan<'_>, front: &Front) {
     let bundle = plan.identity.bundle.display();
-    let Front { at, backends: [a, b], .. } = front;
+    let Front { at, service, backends: [a, b] } = front;
+    let name = service.name();
+    let alpn = if *service == Service::Http2 { "h2,http/1.1" } else { "http/1.1" };
     let log = if plan.off { "" } else { "    option httplog\n" };
     let _ = write!(
         text,
-        "frontend https\n    mode http\n{log}    option forwardfor\n    \
-         bind {at} ssl crt {bundle} alpn http/1.1 curves X25519\n    \
+        "frontend {name}\n    mode http\n{log}    option forwardfor\n    \
+         bind {at} ssl crt {bundle} alpn {alpn} curves X25519\n    \
          http-request set-header X-Forwarded-Proto https\n    \
-         http-request set-header X-Forwarded-Host %[req.hdr(host)]\n    default_backend https\n\
-         backend https\n    mode http\n    balance roundrobin\n    cookie SRV insert indirect nocache\n    \
+         http-request set-header X-Forwarded-Host %[req.hdr(host)]\n    default_backend {name}\n\
+         backend {name}\n    mode http\n    balance roundrobin\n    cookie SRV insert indirect nocache\n    \
          timeout tunnel 1h\n{}    server a {a} cookie a\n    server b {b} cookie b\n",
         haproxy_checks(plan.off)
     );
@@ -56,8 +60,16 @@ pub fn nginx(text: &mut String, plan: &Plan<'_>, fronts: &[&Front]) {
     if buffers.is_empty() {
         buffers += "    proxy_buffer_size 16k;\n    proxy_buffers 8 16k;\n";
     }
+    if fronts.iter().any(|front| front.service == Service::Http2) {
+        buffers += &plan.tuning.at(Place::Http2);
+    }
     let _ = write!(text, "http {{\n{}{buffers}", nginx_log(plan, "combined"));
     temporary(text, plan.folder);
+    if fronts.iter().any(|front| front.service.is_terminated()) {
+        *text += "map $http_upgrade $onward { default upgrade; \"\" \"\"; }\n\
+                  map $cookie_SRV $client { default $cookie_SRV; \"\" $request_id; }\n\
+                  map $cookie_SRV $given { default \"\"; \"\" \"SRV=$request_id; path=/\"; }\n";
+    }
     for front in fronts {
         match front.service {
             Service::Pages => nginx_pages(text, plan, front),
@@ -87,19 +99,22 @@ fn nginx_pages(text: &mut String, plan: &Plan<'_>, front: &Front) {
 /// Where TLS ends.
 fn nginx_https(text: &mut String, plan: &Plan<'_>, front: &Front) {
     let bundle = plan.identity.bundle.display();
-    let Front { at, backends: [a, b], .. } = front;
+    let Front { at, service, backends: [a, b] } = front;
+    let name = service.name();
     let listen = plan.tuning.at(Place::Listen);
+    let (word, directive) = match (service, plan.http2_directive) {
+        (Service::Http2, false) => (" http2", ""),
+        (Service::Http2, true) => ("", "    http2 on;\n"),
+        _ => ("", ""),
+    };
     let _ = write!(
         text,
-        "map $http_upgrade $onward {{ default upgrade; \"\" \"\"; }}\n\
-         map $cookie_SRV $client {{ default $cookie_SRV; \"\" $request_id; }}\n\
-         map $cookie_SRV $given {{ default \"\"; \"\" \"SRV=$request_id; path=/\"; }}\n\
-         upstream https {{\n    hash $client consistent;\n    server {a};\n    server {b};\n    keepalive 128;\n    \
+        "upstream {name} {{\n    hash $client consistent;\n    server {a};\n    server {b};\n    keepalive 128;\n    \
          keepalive_requests 1000000000;\n}}\n\
-         server {{\n    listen {at} ssl backlog=4096{listen};\n    ssl_certificate {bundle};\n    \
+         server {{\n    listen {at} ssl{word} backlog=4096{listen};\n{directive}    ssl_certificate {bundle};\n    \
          ssl_certificate_key {bundle};\n    ssl_protocols TLSv1.2 TLSv1.3;\n    ssl_ecdh_curve X25519;\n    \
          keepalive_requests 1000000000;\n    client_max_body_size 0;\n    add_header Set-Cookie $given;\n    \
-         location / {{\n        proxy_pass http://https;\n        proxy_http_version 1.1;\n        \
+         location / {{\n        proxy_pass http://{name};\n        proxy_http_version 1.1;\n        \
          proxy_set_header Host $host;\n        proxy_set_header Connection $onward;\n        \
          proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header X-Forwarded-For $remote_addr;\n        \
          proxy_set_header X-Forwarded-Proto https;\n        proxy_set_header X-Forwarded-Host $host;\n        \

@@ -12,6 +12,8 @@ pub enum Place {
     Global,
     /// The same section, where bulk is expected: pipes count against the descriptor limit.
     Pipes,
+    /// The same section, where clients speak HTTP/2.
+    Windows,
     /// HAProxy's `defaults` section.
     Defaults,
     /// HAProxy's frontends where bulk is expected.
@@ -22,6 +24,8 @@ pub enum Place {
     Stream,
     /// nginx's `http` block.
     Http,
+    /// The same block, where clients speak HTTP/2.
+    Http2,
     /// Behind an address of nginx.
     Listen,
     /// Behind the file of nginx's access log.
@@ -47,13 +51,13 @@ pub enum Tuning {
     Nginx,
 }
 
-use Place::{Bulk, Defaults, Events, Global, Http, Listen, Log, Pipes, Stream};
+use Place::{Bulk, Defaults, Events, Global, Http, Http2, Listen, Log, Pipes, Stream, Windows};
 
 const fn set(place: Place, text: &'static str, reason: &'static str) -> Setting {
     Setting { place, text, reason }
 }
 
-static HAPROXY: [Setting; 8] = [
+static HAPROXY: [Setting; 9] = [
     set(
         Bulk,
         "option splice-request",
@@ -64,11 +68,12 @@ static HAPROXY: [Setting; 8] = [
     set(Pipes, "maxpipes 256", "a quarter of all connections get pipes otherwise, more than there are descriptors"),
     set(Global, "tune.bufsize 65536", "what is not spliced moves by 64 KiB, not by 16"),
     set(Global, "tune.maxaccept 64", "fewer turns for many new connections, not 4 at a time"),
+    set(Windows, "tune.h2.initial-window-size 1048576", "a stream's upload may be 1 MiB ahead, not 64 KiB"),
     set(Defaults, "option tcp-smart-accept", "one ACK less from the client's connection"),
     set(Defaults, "option tcp-smart-connect", "one ACK less to the backend"),
 ];
 
-static NGINX: [Setting; 8] = [
+static NGINX: [Setting; 10] = [
     set(Events, "multi_accept on;", "every connection that waits is accepted at one wake-up"),
     set(Listen, "reuseport", "the worker has a queue of its own"),
     set(Log, "buffer=64k flush=1s", "one write for many lines"),
@@ -77,6 +82,8 @@ static NGINX: [Setting; 8] = [
     set(Http, "proxy_buffers 8 64k;", "the same"),
     set(Http, "proxy_busy_buffers_size 128k;", "two buffers may be on their way to the client"),
     set(Http, "client_body_buffer_size 64k;", "uploads move by 64 KiB, not by 16"),
+    set(Http2, "http2_chunk_size 16k;", "frames of 16 KiB, not of 8"),
+    set(Http2, "http2_body_preread_size 1m;", "a stream's upload may be 1 MiB ahead, not 64 KiB"),
 ];
 
 impl Tuning {

@@ -44,6 +44,8 @@ enum Rule {
     Haproxy(&'static str),
     /// The median ratio of a figure to nginx, as it comes or tuned.
     Nginx(&'static str),
+    /// The median ratio of a figure to nginx as it comes.
+    PlainNginx(&'static str),
     /// The median ratio of a figure to another of the same sample; what the null check is worth is how far that other
     /// one differs from itself.
     Beside(&'static str, &'static str),
@@ -56,7 +58,7 @@ enum Rule {
 }
 
 use Holds::{Always, Off, On};
-use Rule::{Beside, Calls, Haproxy, Median, Nginx, Peers, Tuned, Untuned, Worst};
+use Rule::{Beside, Calls, Haproxy, Median, Nginx, Peers, PlainNginx, Tuned, Untuned, Worst};
 
 const fn bar(scenario: &'static str, what: &'static str, rule: Rule, at_most: f64) -> Bar {
     Bar { scenario, what, rule, at_most, holds: Always }
@@ -68,7 +70,7 @@ impl Bar {
     }
 }
 
-static BARS: [Bar; 54] = [
+static BARS: [Bar; 63] = [
     bar("S1", "CPU per request, by the peers' as they come", Untuned("cpu_us"), 0.92).when(On),
     bar("S1", "CPU per request, by the lowest peer's", Peers("cpu_us"), 0.95).when(Off),
     bar("S1", "part of it in user space", Median("user_share"), 0.06),
@@ -120,6 +122,15 @@ static BARS: [Bar; 54] = [
     bar("S9b", "errors", Worst("errors"), 0.0),
     bar("S9c", "errors", Worst("errors"), 0.0),
     bar("S10", "errors", Worst("errors"), 0.0),
+    bar("S11a", "CPU per request, by nginx's as it comes", PlainNginx("cpu_us"), 0.95),
+    bar("S11a", "CPU per request, by HAProxy's as it comes", Haproxy("cpu_us"), 1.3),
+    bar("S11a", "errors", Worst("errors"), 0.0),
+    bar("S11o", "CPU per request, by the peers' as they come", Untuned("cpu_us"), 1.05),
+    bar("S11o", "errors", Worst("errors"), 0.0),
+    bar("S11b", "errors", Worst("errors"), 0.0),
+    bar("S11i", "bytes of user memory above an idle connection of HTTP/1.1", Worst("above_b/conn"), 24_576.0),
+    bar("S11i", "KiB left when all have closed", Worst("left_kib"), 1024.0),
+    bar("S11i", "KiB more after a second fill", Worst("2nd_more_kib"), 1024.0),
     bar("S12", "p99 of held connections, by the lowest peer's", Peers("p99_us"), 1.0),
     bar("S12", "errors of held connections", Worst("held_errors"), 0.0),
     bar("S12", "errors of new connections", Worst("errors"), 0.0),
@@ -151,6 +162,7 @@ impl Bar {
             Untuned(figure) => (to_best(&results.untuned(), figure), null(figure)),
             Tuned(figure) => (to_best(&results.tuned, figure), null(figure)),
             Haproxy(figure) => (to_best(&["haproxy", "haproxy-splice"], figure), null(figure)),
+            PlainNginx(figure) => (to_best(&["nginx"], figure), null(figure)),
             Nginx(figure) => (to_best(&["nginx", "nginx-tuned"], figure), null(figure)),
             Beside(figure, quiet) => (results.beside(us, figure, quiet).map(|ratio| ratio.median), null(quiet)),
             Median(figure) => (results.spread(us, figure).map(|spread| spread.median), 1.0),

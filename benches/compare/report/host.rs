@@ -31,6 +31,7 @@ pub fn about(settings: &Settings, stage: &Stage) -> Value {
         "method": METHOD,
         "log_metrics_and_checks": if stage.off { "off" } else { "on" },
         "tuned": tuned,
+        "h2load": settings.h2load,
         "files": stage.shelf.as_ref().map(served),
         "began": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
         "commit": said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
@@ -58,6 +59,7 @@ pub fn heading(about: &Value) -> String {
         notes
             .extend(settings.as_array().into_iter().flatten().filter_map(|each| Some(format!("  {}", each.as_str()?))));
     }
+    notes.extend(about["h2load"].as_str().map(|version| format!("client of S11a and S11o: {version}")));
     notes.extend(about["files"].as_str().map(|files| format!("files: {files}")));
     format!(
         "{}, commit {}: {}, kernel {}, load {}; proxy on core {}, clients and backends on core {}; {} rounds of {} s; \

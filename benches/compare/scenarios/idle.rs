@@ -1,5 +1,6 @@
-//! S4 and S5i: what a connection costs that does nothing, and what is left when all have gone: passed through
-//! (S4), and with TLS terminated at the proxy, after a request (S5i).
+//! S4, S5i and S11i: what a connection costs that does nothing, and what is left when all have gone: passed through
+//! (S4), and with TLS terminated at the proxy, after a request (S5i), also over HTTP/2, beside as many connections of
+//! HTTP/1.1 to the same front, from which the difference is taken (S11i).
 //!
 //! User memory is the proxy's alone; the kernel's slab is the whole machine's, with the sockets of client and backend.
 //! Invariant: every connection has carried bytes both ways before it is counted as idle.
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Turn, busy};
 use crate::Result;
 use crate::backends::Service;
+use crate::load::http2;
 use crate::load::idle::{Held, hold_visitors};
 use crate::measure;
 use crate::report::Sample;
@@ -27,6 +29,23 @@ pub fn over_tls(turn: &Turn<'_>) -> Result<Sample> {
     let count = turn.scale.visitors;
     let open = || hold_visitors(turn.proxy.front(Service::Https)?, count, turn.identity);
     sample(turn, &Crowd { count, left: count as u64, open })
+}
+
+/// S11i. Connections of HTTP/1.1 are there before those of HTTP/2 come and after they have gone, so that no memory is
+/// counted that one kind has left to the other.
+pub fn over_http2(turn: &Turn<'_>) -> Result<Sample> {
+    let (front, count) = (turn.proxy.front(Service::Http2)?, turn.scale.visitors);
+    let family = turn.proxy.family();
+    settle(turn);
+    let before = measure::memory(&family)?;
+    let _plain = hold_visitors(front, count, turn.identity)?;
+    settle(turn);
+    let plain = (measure::memory(&family)? as f64 - before as f64) / count as f64;
+    let open = || http2::hold(front, count, turn.identity);
+    let mut sample = sample(turn, &Crowd { count, left: count as u64, open })?;
+    let above = sample.figure("pss_b/conn").unwrap_or_default() - plain;
+    sample.figures.splice(0..0, [("above_b/conn", above), ("http1_b/conn", plain)]);
+    Ok(sample)
 }
 
 /// Idle connections of one kind.

@@ -7,6 +7,7 @@ mod bulk;
 mod bursts;
 mod crowd;
 mod exchanges;
+mod http2;
 mod idle;
 mod pingpong;
 mod reload;
@@ -75,7 +76,7 @@ pub struct Turn<'a> {
 }
 
 /// All of them, in order.
-static ALL: [Scenario; 22] = [
+static ALL: [Scenario; 27] = [
     Scenario {
         name: "S1",
         title: "kept-alive small requests, 64 connections",
@@ -245,6 +246,46 @@ static ALL: [Scenario; 22] = [
         takes: (2.0, 0.2),
     },
     Scenario {
+        name: "S11a",
+        title: "HTTP/2 behind TLS, small answers with a session cookie, 16 connections with 8 streams each",
+        services: &[Service::Http2],
+        field: Field::Usual,
+        run: http2::many_streams,
+        takes: (1.2, 0.4),
+    },
+    Scenario {
+        name: "S11o",
+        title: "HTTP/2 behind TLS, small answers with a session cookie, 32 connections with 1 stream each",
+        services: &[Service::Http2],
+        field: Field::Usual,
+        run: http2::one_stream,
+        takes: (1.2, 0.4),
+    },
+    Scenario {
+        name: "S11b",
+        title: "HTTP/2 behind TLS, full handshake and one request each",
+        services: &[Service::Http2],
+        field: Field::Handshakes,
+        run: http2::full_handshakes,
+        takes: (1.0, 0.1),
+    },
+    Scenario {
+        name: "S11i",
+        title: "idle connections of HTTP/2 after one request, beside as many of HTTP/1.1, filled and closed twice",
+        services: &[Service::Http2],
+        field: Field::Few,
+        run: idle::over_http2,
+        takes: (4.0, 8.0),
+    },
+    Scenario {
+        name: "S11c",
+        title: "HTTP/2 behind TLS, 1 GiB by one stream, down and up",
+        services: &[Service::Http2],
+        field: Field::Usual,
+        run: http2::one_long_stream,
+        takes: (0.0, 9.0),
+    },
+    Scenario {
         name: "S12",
         title: "held connections that say a little, while bursts of clients connect",
         services: &[Service::Echo, Service::Http],
@@ -268,6 +309,11 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>> {
 }
 
 impl Scenario {
+    /// Whether its client is h2load.
+    pub fn is_of_h2load(&self) -> bool {
+        matches!(self.name, "S11a" | "S11o")
+    }
+
     /// How many rounds it has.
     pub fn rounds(&self, scale: &Scale) -> usize {
         if self.field == Field::Few { scale.rounds.min(3) } else { scale.rounds }
