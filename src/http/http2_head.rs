@@ -110,7 +110,8 @@ fn write_fields(out: &mut Vec<u8>, parts: &Parts, is_tunnel: bool) {
     for name in parts.headers.keys().filter(|name| *name != HOST) {
         let values = parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if *name == COOKIE {
-            let crumbs: Vec<_> = values.collect();
+            // One without a cookie would leave a separator at the end.
+            let crumbs: Vec<_> = values.filter(|crumb| !crumb.is_empty()).collect();
             // White space around a crumb would vanish between the others.
             let is_whole = crumbs.iter().all(|crumb| !has_space_around(crumb));
             write_line(out, name.as_str().as_bytes(), &crumbs.join(&b"; "[..]), is_whole);

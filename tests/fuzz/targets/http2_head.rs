@@ -126,7 +126,10 @@ fn wanted(parts: &Parts, written: &StreamHead) -> Vec<(Vec<u8>, Vec<u8>)> {
         match name {
             "host" => {}
             "sec-websocket-key" if is_tunnel => {}
-            "cookie" => lines.push(line(name, &values.join(&b"; "[..]))),
+            "cookie" => {
+                let crumbs: Vec<_> = values.into_iter().filter(|crumb| !crumb.is_empty()).collect();
+                lines.push(line(name, &crumbs.join(&b"; "[..])));
+            }
             _ => lines.extend(values.iter().map(|value| line(name, value))),
         }
     }
