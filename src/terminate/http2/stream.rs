@@ -1,6 +1,6 @@
 //! [`Http2Stream`]: one stream of HTTP/2, which looks from inside like a client connection with one request of HTTP/1.
 //!
-//! Judges no message: the head was written by `head.rs`, and the reader of HTTP/1 judges it; what is written here is a
+//! Judges no message: `http2_head.rs` has written the head, and the reader of HTTP/1 judges it; what is written here is a
 //! response that this process has made or passed on. Invariants: no more is taken of a response than the client's
 //! windows and [`SEND_BUFFER`] allow; a window is opened again only for bytes that were read from here; a stream that is
 //! dropped before its response is complete is reset.
