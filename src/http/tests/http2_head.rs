@@ -213,7 +213,11 @@ fn wanted(parts: &Parts, head: &StreamHead) -> Vec<(Vec<u8>, Vec<u8>)> {
         let line = (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec());
         match (name.as_str(), lines.last_mut()) {
             ("sec-websocket-key", _) if head.body == StreamBody::Tunnel => {}
-            ("cookie", Some((_, joined))) if crumbs > 0 => joined.extend([b"; ", value.as_bytes()].concat()),
+            ("cookie", Some(_)) if crumbs > 0 && value.is_empty() => {}
+            ("cookie", Some((_, joined))) if crumbs > 0 => {
+                let separator: &[u8] = if joined.is_empty() { b"" } else { b"; " };
+                joined.extend([separator, value.as_bytes()].concat());
+            }
             _ => lines.push(line),
         }
         crumbs += usize::from(name == "cookie");
