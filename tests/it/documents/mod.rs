@@ -18,7 +18,7 @@ use crate::support::{has, is_root};
 
 /// Commands that cannot run here, with the reason and the file that runs them.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
-    ("cargo run --release -- demo", "builds the sources", "tests/first_user"),
+    ("cargo run --profile quick -- demo", "builds the sources", "tests/first_user"),
     ("cargo install --locked --path .", "builds the sources", "tests/first_user"),
     ("packaging/static", "builds the sources", ".ci/package"),
     (".ci/package", "builds the sources and boots a Debian", ".ci/package"),
