@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::clock::Micros;
-use crate::config;
+use crate::config::{self, OwnTimeouts};
 use crate::outcome::Ended;
 use crate::socket::KeepAlive;
 
@@ -34,6 +34,17 @@ impl Limits {
             half_close_ms: ms(limits.half_close_timeout),
             lifetime_ms: ms(limits.lifetime),
             tune_ms: tune_ms(&keep_alive(limits)),
+        }
+    }
+
+    /// The limits where these timeouts are nearer.
+    pub fn nearer(self, own: &OwnTimeouts) -> Self {
+        let ms = |own: Option<Option<Duration>>, wider| own.map_or(wider, |limit| limit.map_or(0, millis));
+        Self {
+            idle_ms: ms(own.idle, self.idle_ms),
+            half_close_ms: ms(own.half_close, self.half_close_ms),
+            lifetime_ms: ms(own.lifetime, self.lifetime_ms),
+            tune_ms: self.tune_ms,
         }
     }
 
@@ -86,5 +97,13 @@ mod tests {
         let limits = Limits { lifetime_ms: 1, ..limits };
         assert_eq!(limits.deadline(true, 5_000, 0), Some((1_000, Ended::Lifetime)));
         assert_eq!(Limits::default().deadline(true, 5_000, 0), None);
+    }
+
+    #[test]
+    fn nearer_timeouts_take_the_place_of_wider_ones() {
+        let wider = Limits { idle_ms: 100, half_close_ms: 10, lifetime_ms: 1, tune_ms: 7 };
+        let own = OwnTimeouts { idle: Some(None), lifetime: Some(Some(Duration::from_secs(2))), ..Default::default() };
+        assert_eq!(wider.nearer(&own), Limits { idle_ms: 0, lifetime_ms: 2_000, ..wider });
+        assert_eq!(wider.nearer(&OwnTimeouts::default()), wider);
     }
 }

@@ -190,13 +190,12 @@ impl Snapshot {
             .collect();
         let indexes: PoolIndexes =
             pools.iter().enumerate().map(|(index, pool)| (Arc::clone(pool.shared_name()), index)).collect();
-        let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout), config.limits.hello_max);
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
                 || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, (&pools, &indexes), &tls, limits, state))
+            Arc::new(Listener::new(listener, (&pools, &indexes), &tls, &config.limits, state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -244,9 +243,10 @@ impl Listener {
         listener: &config::Listener,
         (pools, indexes): (&Arc<[Arc<Pool>]>, &PoolIndexes),
         tls: &Arc<Termination>,
-        (limits, hello_ms, hello_max): (Limits, u32, usize),
+        limits: &config::Limits,
         state: Arc<ListenerState>,
     ) -> Self {
+        let limits = limits.nearer(&listener.limits);
         // A checked configuration names only pools that exist.
         let index = |name: &str| indexes.get(name).copied().unwrap_or(0);
         let fallback = |fallback: &Fallback| match fallback {
@@ -270,9 +270,9 @@ impl Listener {
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
             tlv_kinds: tlv_kinds(pools),
-            hello_ms,
-            hello_max,
-            limits,
+            hello_ms: millis(limits.hello_timeout),
+            hello_max: limits.hello_max,
+            limits: Limits::new(&limits),
             state,
             config: listener.clone(),
         }

@@ -19,6 +19,7 @@ mod reach;
 mod stick_table;
 mod store;
 mod tie;
+mod timeouts;
 mod tls;
 mod whole;
 

@@ -123,7 +123,7 @@ mod tests {
             assert_eq!(shown(of_value("balance", word)), "balance = \"two_choices\" in [[pool]]", "{word}");
         }
         assert_eq!(shown(of_value("mode", "http")), "http = true in [[pool]]");
-        assert_eq!(shown(of_key_and_below("timeout", &["client"])), "idle_timeout = \"1h\" in [limits]");
+        assert_eq!(shown(of_key_and_below("timeout", &["client"])), "idle_timeout = \"1h\" in [listener.limits]");
         assert_eq!(shown(of_key("entryPoints")), "[[listener]]");
         assert_eq!(of_value("balance", &"x".repeat(1000)), None);
     }
@@ -132,7 +132,7 @@ mod tests {
     fn a_line_is_known_by_its_first_words() {
         for (line, ours) in [
             ("    balance leastconn", "balance = \"least_connections\" in [[pool]]"),
-            ("timeout client 1m", "idle_timeout = \"1h\" in [limits]"),
+            ("timeout client 1m", "idle_timeout = \"1h\" in [listener.limits]"),
             ("  option httpchk GET /health", "check = \"http\" in [[pool]]"),
             ("upstream app {", "[[pool]]"),
             ("ip_hash;", "balance = \"hash\" in [[pool]]"),

@@ -105,6 +105,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "tls",
         "pool",
         "max_connections",
+        "limits",
         "backlog",
         "defer_accept",
         "trust",
@@ -117,6 +118,19 @@ pub static LISTENER: TableKeys = TableKeys {
         "http2",
         "forwarded",
         "route",
+    ],
+};
+/// Keys for timeouts of a listener's connections.
+pub static LISTENER_LIMITS: TableKeys = TableKeys {
+    table: "[listener.limits]",
+    keys: &[
+        "hello_timeout",
+        "keepalive_timeout",
+        "response_timeout",
+        "body_timeout",
+        "idle_timeout",
+        "half_close_timeout",
+        "lifetime",
     ],
 };
 /// Keys of one certificate of a listener.
@@ -161,6 +175,7 @@ pub static POOL: TableKeys = TableKeys {
         "ring_points",
         "maglev_size",
         "all_down",
+        "limits",
         "connect_timeout",
         "connect_budget",
         "sticky_retries",
@@ -174,6 +189,11 @@ pub static POOL: TableKeys = TableKeys {
         "eject",
         "cookie",
     ],
+};
+/// Keys for timeouts of a pool's connections.
+pub static POOL_LIMITS: TableKeys = TableKeys {
+    table: "[pool.limits]",
+    keys: &["response_timeout", "body_timeout", "idle_timeout", "half_close_timeout", "lifetime"],
 };
 /// Keys of one backend of a pool.
 pub static BACKEND: TableKeys = TableKeys {
@@ -212,7 +232,7 @@ pub static COOKIE: TableKeys = TableKeys {
 };
 
 /// Every table that a file may have.
-pub static ALL: [&TableKeys; 19] = [
+pub static ALL: [&TableKeys; 21] = [
     &TOP,
     &ADMIN,
     &LOG,
@@ -221,11 +241,13 @@ pub static ALL: [&TableKeys; 19] = [
     &LIMITS,
     &STORE,
     &LISTENER,
+    &LISTENER_LIMITS,
     &CERTIFICATE,
     &CLIENT_CERTIFICATE,
     &ROUTE,
     &ROUTE_CLIENT_CERTIFICATE,
     &POOL,
+    &POOL_LIMITS,
     &POOL_TLS,
     &BACKEND,
     &RANGE,
@@ -311,7 +333,7 @@ mod tests {
     #[test]
     fn advice_translates_words_of_others_unless_they_are_ours() {
         assert_eq!(advice(&TOP, "upstream", &["app"]), "\"upstream\" of nginx is [[pool]]");
-        let client = "\"timeout client\" of HAProxy is idle_timeout = \"1h\" in [limits]";
+        let client = "\"timeout client\" of HAProxy is idle_timeout = \"1h\" in [listener.limits]";
         assert_eq!(advice(&LISTENER, "timeout", &["client"]), client);
         assert_eq!(advice(&POOL, "timeout", &["connexion"]), "it belongs in [pool.check]");
         assert_eq!(advice(&LISTENER, "backup", &[]), "it belongs in [[pool.backend]]");

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Certificate, ClientCertificate, Forwarded, Tls};
+use super::{Certificate, ClientCertificate, Forwarded, OwnTimeouts, Tls};
 use crate::server_name::NamePattern;
 
 /// One `[[listener]]`: addresses that accept clients, and rules for their connections.
@@ -39,6 +39,8 @@ pub struct Listener {
     pub pool: Option<String>,
     /// Most open connections of this listener; `None`: no limit.
     pub max_connections: Option<usize>,
+    /// Timeouts in place of those of `[limits]`.
+    pub limits: OwnTimeouts,
     /// Length of the kernel's accept queue (`listen` backlog).
     pub backlog: u32,
     /// How long the kernel keeps a client that has sent nothing, in seconds (TCP_DEFER_ACCEPT); `None`: it does not.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, OnDown, OnFull, PoolTls, StickTableRules, Tls};
+use super::{Cookie, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
 use crate::server_name::ServerName;
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -55,6 +55,8 @@ pub struct Pool {
     pub ranges: Vec<Range>,
     /// Treatment of connections while no backend is usable.
     pub all_down: AllDown,
+    /// Timeouts in place of those of the listener and of `[limits]`.
+    pub limits: OwnTimeouts,
     /// Time limit of one attempt to connect.
     pub connect_timeout: Duration,
     /// Time limit of all attempts of one connection together.
@@ -352,6 +354,7 @@ impl Pool {
             backends,
             ranges: vec![],
             all_down: AllDown::Try,
+            limits: OwnTimeouts::default(),
             connect_timeout: Duration::from_secs(2),
             connect_budget: Duration::from_secs(6),
             sticky_retries: 1,

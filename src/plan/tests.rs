@@ -132,6 +132,11 @@ fn smaller_limits_are_told() {
         ]
     );
     assert_eq!(Plan::new(&narrow, &wide, Ask::about(&[])).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);
+    let own = config(&format!("{}[pool.limits]\nidle_timeout = \"1m\"\n", backends(&["a"])));
+    let none = config(&backends(&["a"]));
+    let expected = "pool \"p\": idle_timeout shrinks: 3600s to 60s";
+    assert_eq!(Plan::new(&none, &own, Ask::about(&[])).warnings, [expected]);
+    assert!(Plan::new(&own, &none, Ask::about(&[])).warnings.is_empty());
 }
 
 #[test]

@@ -301,6 +301,7 @@ impl<O: Os> Flow<O> {
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }
+        self.limits = listener.limits.nearer(&pool.config().limits);
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
         To(Stage::Connect)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock::{self, Micros};
-use crate::config;
+use crate::config::{self, OwnTimeouts};
 
 /// How long bytes of a client are read and dropped after the last byte to it: a reset would remove that from its buffer
 /// unread.
@@ -35,15 +35,24 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Converts the timeouts of a configuration.
-    pub fn of(limits: &config::Limits) -> Self {
-        let us = |limit: Option<Duration>| limit.map(|limit| limit.as_micros() as Micros);
-        Self {
-            head: limits.hello_timeout.as_micros() as Micros,
-            kept: us(limits.keepalive_timeout),
-            response: us(limits.response_timeout),
-            body: us(limits.body_timeout),
+    /// Converts the timeouts of a configuration, with nearer ones in the order of their nearness.
+    pub fn of<'o>(limits: &config::Limits, nearer: impl IntoIterator<Item = &'o OwnTimeouts>) -> Self {
+        let us = |limit: Duration| limit.as_micros() as Micros;
+        let mut timeouts = Self {
+            head: us(limits.hello_timeout),
+            kept: limits.keepalive_timeout.map(us),
+            response: limits.response_timeout.map(us),
+            body: limits.body_timeout.map(us),
+        };
+        for own in nearer {
+            timeouts = Self {
+                head: own.hello.map_or(timeouts.head, us),
+                kept: own.keepalive.map_or(timeouts.kept, |own| own.map(us)),
+                response: own.response.map_or(timeouts.response, |own| own.map(us)),
+                body: own.body.map_or(timeouts.body, |own| own.map(us)),
+            };
         }
+        timeouts
     }
 }
 

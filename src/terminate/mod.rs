@@ -173,7 +173,7 @@ async fn serve_bytes(
     let placed = Placed { pool: routed.pool(), moved: moved.clone(), remember: backend.remember, value: None };
     conversation.state.enter(ConversationStage::Placed(placed));
     conversation.note_move(routed.pool(), moved.as_ref(), backend.lease.backend(), || None);
-    let limits = routed.listener.limits;
+    let limits = routed.listener.limits.nearer(&routed.pool().config().limits);
     drop(routed);
     conversation.forget_rules();
     let counters = backend.lease.counters(conversation.context.counters_index);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, health, many, stick_table, tls};
+use super::{Bad, cookie, health, many, stick_table, timeouts, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
@@ -70,6 +70,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
+        limits: timeouts::of_pool(&section, http),
         connect_timeout,
         connect_budget,
         sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),

@@ -6,14 +6,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Bad;
+use super::{Bad, timeouts};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
 use crate::config::{ADMIN_SOCKET, Admin, Limits, Log, LogFormat, LogLevel, LogOutput, MetricsPools, Process, keys};
 use crate::log_field::LogFields;
 
-/// Longest timeout: a year, far below the range of the timers.
-const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// Longest keepalive time; the kernel's own bounds are 32,767 s and 127 probes.
 const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
 const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
@@ -32,8 +30,6 @@ const HELLO_MEMORY: usize = 64 << 20;
 const BULK_MEMORY: usize = 64 << 20;
 /// Bound of `hello_memory` and `bulk_memory`.
 const MEMORY_MAX: u64 = 64 << 30;
-/// A longer `hello_timeout` is warned of: clients that send nothing would hold connections.
-const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 
 /// Reads the keys that hold for the whole process.
 pub(super) fn process(top: &Section<'_>) -> Process {
@@ -61,7 +57,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
     let limits = top.child("limits", &keys::LIMITS);
     let count = |key| limits.read(key, value::unless("off", value::integer(COUNT))).unwrap_or(None);
     let total = value::unless("auto", value::integer(COUNT));
-    let timeout = value::unless("off", value::duration(100 * MILLISECOND, TIMEOUT_MAX));
+    let timeout = |key| timeouts::timeout(&limits, key);
     let keepalive = value::duration(SECOND, KEEPALIVE_LONGEST);
     let user_timeout = value::unless("off", value::duration(SECOND, DAY));
     Limits {
@@ -71,7 +67,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         max_handshakes: limits
             .read("max_handshakes", value::unless("off", value::integer(COUNT)))
             .unwrap_or(Some(HANDSHAKES_MAX)),
-        hello_timeout: hello_timeout(&limits),
+        hello_timeout: timeouts::hello(&limits).unwrap_or(5 * SECOND),
         hello_max: limits.read("hello_max", value::bytes_between(1 << 10, HELLO_MAX)).unwrap_or(HELLO_MAX as usize),
         hello_memory: limits.read("hello_memory", value::bytes_between(1 << 20, MEMORY_MAX)).unwrap_or(HELLO_MEMORY),
         http2_streams: limits.read("http2_streams", value::integer(HTTP2_STREAMS)).unwrap_or(100),
@@ -81,27 +77,17 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         http2_backend_connections: limits
             .read("http2_backend_connections", value::integer(HTTP2_BACKEND_CONNECTIONS))
             .unwrap_or(6),
-        keepalive_timeout: limits.read("keepalive_timeout", &timeout).unwrap_or(Some(MINUTE)),
-        response_timeout: limits.read("response_timeout", &timeout).unwrap_or(Some(MINUTE)),
-        body_timeout: limits.read("body_timeout", &timeout).unwrap_or(Some(MINUTE)),
-        idle_timeout: limits.read("idle_timeout", &timeout).unwrap_or(Some(HOUR)),
-        half_close_timeout: limits.read("half_close_timeout", &timeout).unwrap_or(Some(30 * SECOND)),
-        lifetime: limits.read("lifetime", &timeout).unwrap_or(None),
+        keepalive_timeout: timeout("keepalive_timeout").unwrap_or(Some(MINUTE)),
+        response_timeout: timeout("response_timeout").unwrap_or(Some(MINUTE)),
+        body_timeout: timeout("body_timeout").unwrap_or(Some(MINUTE)),
+        idle_timeout: timeout("idle_timeout").unwrap_or(Some(HOUR)),
+        half_close_timeout: timeout("half_close_timeout").unwrap_or(Some(30 * SECOND)),
+        lifetime: timeout("lifetime").unwrap_or(None),
         keepalive: limits.read("keepalive", value::unless("off", &keepalive)).unwrap_or(Some(MINUTE)),
         keepalive_interval: limits.read("keepalive_interval", &keepalive).unwrap_or(10 * SECOND),
         keepalive_count: limits.read("keepalive_count", value::integer(KEEPALIVE_PROBES)).unwrap_or(6),
         user_timeout: limits.read("user_timeout", user_timeout).unwrap_or(Some(90 * SECOND)),
     }
-}
-
-fn hello_timeout(limits: &Section<'_>) -> Duration {
-    let timeout = limits.read("hello_timeout", value::duration(100 * MILLISECOND, HOUR)).unwrap_or(5 * SECOND);
-    if timeout > HELLO_TIMEOUT_WARN {
-        let shown = value::show_duration(timeout);
-        let why = format!("hello_timeout \"{shown}\" lets clients that send nothing hold a connection for that long");
-        limits.warn("hello_timeout", Bad::new(why));
-    }
-    timeout
 }
 
 fn admin(top: &Section<'_>) -> Admin {

@@ -14,6 +14,7 @@ mod defer_accept;
 mod foreign_words;
 mod http2;
 mod shorthands;
+mod timeouts;
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 

@@ -13,13 +13,21 @@ type LimitRow<T> = (String, T, T);
 /// Limits that are lower in the new configuration, one sentence each: `idle_timeout shrinks: 7200s to 3600s`.
 pub fn lower_limits(old: &Config, new: &Config) -> Vec<String> {
     let mut counts = process_counts(&old.limits, &new.limits);
+    let mut own = Vec::new();
     for listener in &new.listeners {
         if let Some(was) = old.listeners.iter().find(|was| was.name == listener.name) {
             let name = format!("listener {:?}: max_connections", listener.name);
             counts.push((name, or_unlimited(was.max_connections), or_unlimited(listener.max_connections)));
+            own.push((format!("listener {:?}: ", listener.name), was.limits, listener.limits));
         }
     }
-    let mut times = process_times(&old.limits, &new.limits);
+    own.extend(
+        super::common_pools(old, new).map(|(was, pool)| (format!("pool {:?}: ", pool.name), was.limits, pool.limits)),
+    );
+    let mut times = connection_times("", &old.limits, &new.limits);
+    for (of, was, is) in own.iter().filter(|(_, was, is)| was != is) {
+        times.extend(connection_times(of, &old.limits.nearer(was), &new.limits.nearer(is)));
+    }
     let mut sizes = Vec::new();
     for (before, after) in super::common_pools(old, new) {
         pool_counts(before, after, &mut counts);
@@ -63,9 +71,10 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
     ]
 }
 
-fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<Duration>> {
-    let row = |name: &str, of: fn(&config::Limits) -> Option<Duration>| {
-        (name.to_owned(), or_forever(of(before)), or_forever(of(after)))
+/// Timeouts of connections: of all, or of those of one listener or pool.
+fn connection_times(of: &str, before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<Duration>> {
+    let row = |name: &str, limit: fn(&config::Limits) -> Option<Duration>| {
+        (format!("{of}{name}"), or_forever(limit(before)), or_forever(limit(after)))
     };
     vec![
         row("hello_timeout", |limits| Some(limits.hello_timeout)),

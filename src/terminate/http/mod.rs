@@ -54,8 +54,8 @@ use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
-use crate::pool::Pick;
 use crate::pool::request_cookie::cookies_of_key;
+use crate::pool::{Pick, Pool};
 use crate::sticky::Facts;
 
 pub use self::rules::RequestRules;
@@ -272,7 +272,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         mut message: RequestMessage,
         (writer, response): (&ResponseWriter<'_>, &mut ResponseReader),
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
-        let (conversation, limits) = (self.conversation, self.limits());
+        let (conversation, limits) = (self.conversation, self.limits(Some(connector.pool)));
         let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
         conversation.state.enter(ConversationStage::Exchange);
         loop {
@@ -388,7 +388,12 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let mut down = direction(&mut upstream.unread, Sender::Server);
         conversation.state.ends_itself(has_frames);
         conversation.context.counters().upgrades.add(1);
-        let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
+        let limits = {
+            let snapshot = conversation.context.current.load();
+            let pool = snapshot.pool_of(upstream.lease.backend());
+            let limits = conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
+            pool.map_or(limits, |pool| limits.nearer(&pool.config().limits))
+        };
         self.conversation.forget_rules();
         let counters = upstream.lease.counters(self.conversation.context.counters_index);
         let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
@@ -414,9 +419,12 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         ended
     }
 
-    /// Timeouts of the configuration in force.
-    fn limits(&self) -> Timeouts {
-        Timeouts::of(&self.conversation.context.current.load().config.limits)
+    /// Timeouts of the configuration in force, for a request that has a pool or has none yet.
+    fn limits(&self, pool: Option<&Pool>) -> Timeouts {
+        let listener = self.conversation.listener();
+        let nearer =
+            [listener.as_ref().map(|listener| &listener.config.limits), pool.map(|pool| &pool.config().limits)];
+        Timeouts::of(&self.conversation.context.current.load().config.limits, nearer.into_iter().flatten())
     }
 }
 

@@ -84,7 +84,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     // The store may have moved the client meanwhile.
                     cookie.look_up_in_store(context, scene()).await;
                     let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })?;
-                    place = self.place(pick.backend).await.map_err(|failure| late = Some(failure)).ok()?.0;
+                    place = self.place(pool, pick.backend).await.map_err(|failure| late = Some(failure)).ok()?.0;
                     Some(pick)
                 };
                 let connected = connector.connect_for(stream, choose).await;
@@ -119,7 +119,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 Some((backend, place)) if Arc::ptr_eq(backend, pick.backend) => return Ok((pick, place)),
                 _ => {}
             }
-            let (place, waited) = self.place(pick.backend).await?;
+            let (place, waited) = self.place(pool, pick.backend).await?;
             if !waited {
                 return Ok((pick, place));
             }
@@ -128,10 +128,10 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     /// Takes a place at a backend within `response_timeout`; the result says too whether it had to be waited for.
-    async fn place(&self, backend: &Arc<Backend>) -> Result<(Option<Place>, bool), RequestFailure> {
+    async fn place(&self, pool: &Pool, backend: &Arc<Backend>) -> Result<(Option<Place>, bool), RequestFailure> {
         let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend)));
         let late = || RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
-        match self.limits().response {
+        match self.limits(Some(pool)).response {
             Some(limit) => until(clock::now() + limit, place).await.ok_or_else(late)?,
             None => place.await,
         }

@@ -292,7 +292,9 @@ impl Http2Client<'_> {
     /// What ends next, and when; `quiet`: no stream is there.
     fn next_end(&self, quiet: bool) -> Option<(Micros, TimedEnd)> {
         let Self { conversation, limits, idle_since, .. } = self;
-        let timeouts = Timeouts::of(&conversation.context.current.load().config.limits);
+        let listener = conversation.listener();
+        let nearer = listener.as_ref().map(|listener| &listener.config.limits);
+        let timeouts = Timeouts::of(&conversation.context.current.load().config.limits, nearer);
         // The last bytes of responses wait for a window that stays shut, though their streams are done.
         if quiet && self.connection.as_ref().is_some_and(Connection::has_streams) && !self.is_cut {
             return timeouts.body.map(|limit| (idle_since + limit, TimedEnd::Cut(Ended::BodyTimeout)));

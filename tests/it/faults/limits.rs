@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::peer::{
     RESET, ask, connect, connect_from, extension, hear, hello, hello_body, is_quiet, records, rest, say,
 };
-use super::{assert_endings, case, listener_status, nothing_is_left, run, with_listeners, word_of};
+use super::{Scene, assert_endings, case, listener_status, nothing_is_left, run, with_listeners, word_of};
 use crate::support::backend::{Backend, pool};
 use crate::support::{Sessile, eventually};
 
@@ -30,6 +30,34 @@ fn silence_has_a_limit() {
                 thread::sleep(Duration::from_millis(100));
             }
         }),
+    ];
+    run(&tables, cases);
+}
+
+#[test]
+fn the_nearest_limit_counts() {
+    let app = Backend::named("b0");
+    let own = |pool: &str, limits: &str| self::pool(pool, "", &[app.address]) + "[pool.limits]\n" + limits + "\n";
+    let tables = "[limits]\nidle_timeout = \"1h\"\n".to_owned()
+        + &own("short", "idle_timeout = \"1s\"")
+        + &own("long", "idle_timeout = \"off\"")
+        + &pool("plain", "", &[app.address]);
+    let ends = |scene: &Scene<'_>| {
+        let stream = connect(scene.address);
+        assert_eq!(ask(&stream, "hi").unwrap(), "b0 hi\n");
+        assert_eq!(rest(&stream), RESET);
+    };
+    let stays = |scene: &Scene<'_>| {
+        let stream = connect(scene.address);
+        assert_eq!(ask(&stream, "hi").unwrap(), "b0 hi\n");
+        thread::sleep(Duration::from_millis(1_500));
+        assert_eq!(ask(&stream, "hi").unwrap(), "b0 hi\n");
+    };
+    let of_listener = "[listener.limits]\nidle_timeout = \"1s\"";
+    let cases = vec![
+        case("pool-has-a-limit-of-its-own", "pool = \"short\"", ends),
+        case("listener-has-a-limit-of-its-own", &format!("pool = \"plain\"\n{of_listener}"), ends),
+        case("pool-has-no-limit-where-its-listener-has-one", &format!("pool = \"long\"\n{of_listener}"), stays),
     ];
     run(&tables, cases);
 }

@@ -79,6 +79,9 @@ const TABLE: &[(&str, &str)] = &[
     // Limits.
     ("nobody-says-anything", "idle_timeout"),
     ("somebody-says-something", "done"),
+    ("pool-has-a-limit-of-its-own", "idle_timeout"),
+    ("listener-has-a-limit-of-its-own", "idle_timeout"),
+    ("pool-has-no-limit-where-its-listener-has-one", "done"),
     ("backend-stalls-after-the-client-closed", "half_close_timeout"),
     ("client-stalls-after-the-backend-closed", "half_close_timeout"),
     ("backend-goes-on-after-the-client-closed", "done"),

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::version::{TLS12, TLS13};
@@ -311,6 +312,27 @@ fn nobody_waits_for_ever() {
     let mut talk = Talk::with(&front);
     talk.send("");
     assert_eq!(talk.end().0, b"");
+}
+
+#[test]
+fn a_pool_may_take_longer_to_answer_than_others() {
+    let backend = Backend::serving(|mut stream| {
+        let mut piece = [0; 4096];
+        while stream.read(&mut piece)? > 0 {
+            std::thread::sleep(Duration::from_millis(800));
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    for (wider, own, status) in [("300ms", "10s", 200), ("10s", "300ms", 504), ("300ms", "off", 200)] {
+        let sessile = Sessile::start(
+            &(listener("p", &format!("[listener.limits]\nresponse_timeout = \"{wider}\"\n"))
+                + &pool("p", "http = true\n", &[backend.address])
+                + &format!("[pool.limits]\nresponse_timeout = \"{own}\"\n")),
+        );
+        let mut talk = Talk::new(TcpStream::connect(sessile.address("l")).unwrap());
+        assert_eq!(talk.get("/", "").status, status, "{wider} {own}");
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ name = \"l\"
 bind = \"127.0.0.1:0\"
 tls = \"passthrough\"
 pool = \"p\"
+[listener.limits]
 [[listener.route]]
 sni = \"a.example\"
 pool = \"p\"
@@ -53,6 +54,7 @@ name = \"p\"
 [[pool.backend]]
 name = \"a\"
 address = \"10.0.0.1:80\"
+[pool.limits]
 ";
 
 const ANY_CERTIFICATE: &str = "[[listener]]
