@@ -101,10 +101,12 @@ fn request_head_1_kib_and_cookie_and_edit(bencher: Bencher<'_, '_>) {
         x_forwarded: Forwarding::Replace,
         forwarded: Forwarding::Remove,
         client: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+        port: Some(443),
         secure: true,
         cookie: CookieEdit::Remove(b"SESSILE"),
         close: false,
         set: &[("X-Request-Id", Some("0123456789abcdef"))],
+        remove: &[],
     };
     let mut reader = RequestReader::new();
     let mut out = Vec::with_capacity(4_096);

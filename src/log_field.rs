@@ -79,6 +79,7 @@ fields! {
     Kind = "kind" in Both, Text, "`connection` or `request`";
     Started = "started" in Both, Text, "when the connection was accepted, or the head of the request was complete";
     Request = "request" in Request, Text, "id of the request, 32 hexadecimal digits, as in the X-Request-Id of a reply";
+    RequestId = "request_id" in Request, Text, "id that a trusted proxy has given the request, where `request_id` takes it";
     Id = "id" in Both, Number, "number of the connection in this process, as in `/connections`";
     Listener = "listener" in Both, Text, "name of the listener";
     Client = "client" in Both, Text, "address and port of the client, announced or seen; `unix` for a unix peer";

@@ -385,13 +385,20 @@ fn digest(pools: &[Arc<Pool>]) -> u64 {
 mod tests {
     use super::*;
 
+    impl Snapshot {
+        /// The first snapshot of a configuration that names no files, for the tests of all modules.
+        pub fn of_text(text: &str) -> Self {
+            let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+            let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+            Self::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(9)))
+        }
+    }
+
     #[test]
     fn what_all_workers_read_of_a_listener_stands_apart_from_its_count_of_references() {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
                     [[pool]]\nname = \"p\"\nbackend = [{ name = \"b\", address = \"127.0.0.1:2\" }]\n";
-        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)));
+        let snapshot = Snapshot::of_text(text);
         // The count stands in front of the value, in as many bytes as the value is aligned to.
         assert_eq!(Arc::as_ptr(&snapshot.listeners[0]).addr() % 128, 0);
         assert_eq!(Arc::as_ptr(&snapshot.pools[0]).addr() % 128, 0);

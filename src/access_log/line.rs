@@ -64,6 +64,7 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, time:
 pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str) {
     begin(line, "request", r.started_unix_us, time);
     line.bare(Field::Request, r.request);
+    line.text_if(Field::RequestId, r.request_id.as_deref());
     line.number(Field::Id, r.id);
     line.text(Field::Listener, &r.listener);
     client(line, r.client);

@@ -141,6 +141,8 @@ impl fmt::Display for RequestId {
 pub struct RequestLine {
     /// Id of the request, which local replies carry as X-Request-Id.
     pub request: RequestId,
+    /// Id that a trusted proxy has given it, which takes the place of ours on its way.
+    pub request_id: Option<String>,
     /// Number of its connection in this process.
     pub id: u64,
     /// When its head was complete, in microseconds since 1970.

@@ -46,6 +46,7 @@ pub(super) fn request() -> RequestLine {
         method: Some("GET".to_owned()),
         host: Some("www.example.org".to_owned()),
         path: Some("/".to_owned()),
+        request_id: None,
         user_agent: None,
         session: None,
         status: None,

@@ -2,7 +2,7 @@
 //! the problems of files that the text names.
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
-//! `tls`, `cookie`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
+//! `tls`, `cookie`, `headers`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
 //! (`whole`, `group`, `reach`, `browser`, `tie`) see every object and one run reports all problems.
 //!
 //! Invariant: [`check`] returns a `Config` only if it found no error.
@@ -10,6 +10,7 @@
 mod browser;
 mod cookie;
 mod group;
+mod headers;
 mod health;
 mod listener;
 mod many;

@@ -109,6 +109,32 @@ impl<'d> Section<'d> {
         self.value(key).and_then(|value| self.table(key, value, keys)).unwrap_or_else(nothing)
     }
 
+    /// The names and values of a table with any names, each value with its byte offset. `name` checks a name, `read` reads
+    /// a value; what they refuse is reported and left out.
+    pub(super) fn entries<T>(
+        &self,
+        key: &'static str,
+        name: impl Fn(&str) -> ValueResult<()>,
+        read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
+    ) -> Vec<(usize, String, T)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            self.complain(key, value, Bad::new("is not a table").hint(format!("write {key} = {{ NAME = \"VALUE\" }}")));
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for (entry, value) in table.iter() {
+            let written = entry.get_ref().to_string();
+            if let Err(bad) = name(&written) {
+                let message = format!("{key} \"{}\" {}", written.escape_debug(), bad.message);
+                self.error_at(entry.span().start, Bad { message, ..bad });
+            } else if let Some(read) = self.parse_value(&format!("{key} \"{written}\""), value, &read) {
+                entries.push((value.span().start, written, read));
+            }
+        }
+        entries
+    }
+
     /// The table under this key; `None`: the word "off", or a value that is reported because it is no table.
     pub(super) fn child_unless_off(&self, key: &'static str, keys: &'static TableKeys) -> Option<Section<'d>> {
         match self.value(key) {

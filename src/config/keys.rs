@@ -117,6 +117,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "client_tls",
         "http2",
         "forwarded",
+        "request_id",
         "route",
     ],
 };
@@ -188,6 +189,8 @@ pub static POOL: TableKeys = TableKeys {
         "check",
         "eject",
         "cookie",
+        "request_headers",
+        "response_headers",
     ],
 };
 /// Keys for timeouts of a pool's connections.
@@ -231,8 +234,13 @@ pub static COOKIE: TableKeys = TableKeys {
     ],
 };
 
+/// Keys for header fields of requests.
+pub static REQUEST_HEADERS: TableKeys = TableKeys { table: "[pool.request_headers]", keys: &["set", "remove"] };
+/// Keys for header fields of responses.
+pub static RESPONSE_HEADERS: TableKeys = TableKeys { table: "[pool.response_headers]", keys: &["set", "remove"] };
+
 /// Every table that a file may have.
-pub static ALL: [&TableKeys; 21] = [
+pub static ALL: &[&TableKeys] = &[
     &TOP,
     &ADMIN,
     &LOG,
@@ -254,6 +262,8 @@ pub static ALL: [&TableKeys; 21] = [
     &CHECK,
     &EJECT,
     &COOKIE,
+    &REQUEST_HEADERS,
+    &RESPONSE_HEADERS,
 ];
 
 /// Hint for a key that is like none.

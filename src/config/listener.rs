@@ -35,6 +35,8 @@ pub struct Listener {
     pub http2: bool,
     /// Treatment of `X-Forwarded-*` and `Forwarded` from clients. `Append` never applies to peers outside `trust`.
     pub forwarded: Forwarded,
+    /// Header field with the id of a request, on its way to the backend and in the response; `None`: there is none.
+    pub request_id: Option<String>,
     /// Pool of connections that no route matches; `None`: they are closed.
     pub pool: Option<String>,
     /// Most open connections of this listener; `None`: no limit.

@@ -24,6 +24,7 @@ pub mod diff;
 mod edit;
 mod file;
 mod foreign;
+mod headers;
 pub mod keys;
 mod listener;
 mod place;
@@ -42,6 +43,7 @@ pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
+pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{

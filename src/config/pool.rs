@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
+use super::{Cookie, HeaderRules, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
 use crate::server_name::ServerName;
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -75,6 +75,10 @@ pub struct Pool {
     pub on_marked_down: OnMarkedDown,
     /// Cookie that keeps a client at its backend; `None`: only the key does.
     pub cookie: Option<Cookie>,
+    /// Header fields that requests get and lose on their way to the backends.
+    pub request_headers: HeaderRules,
+    /// Header fields that responses of the backends get and lose.
+    pub response_headers: HeaderRules,
 }
 
 impl Pool {
@@ -364,6 +368,8 @@ impl Pool {
             eject: None,
             on_marked_down: OnMarkedDown::Keep,
             cookie: None,
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
         }
     }
 }

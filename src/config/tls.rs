@@ -82,10 +82,10 @@ pub struct ClientCertificate {
     pub required: bool,
 }
 
-/// Treatment of `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239) in a request.
+/// Treatment of `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239) in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// Fields of the client are kept, and the connection's own facts are added.
+    /// Fields of the client are kept and believed, and the connection's own facts are added.
     Append,
     /// Fields of the client are replaced, because they may be false; others in which proxies describe their client
     /// (`X-Real-IP`, `X-Forwarded-*`, `X-Original-URL`, ...) are removed.

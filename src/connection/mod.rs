@@ -186,7 +186,12 @@ impl ClientInfo {
 
     /// True for a client that is outside `trust` of a listener that reads PROXY headers: it sends none.
     pub fn is_direct(&self, listener: &config::Listener) -> bool {
-        listener.proxy.is_some() && !self.announced && !self.local
+        listener.proxy.is_some() && !self.is_of_trusted_peer()
+    }
+
+    /// True for a client that a peer inside `trust` brings, by a PROXY header: it may bring those of many more.
+    pub fn is_of_trusted_peer(&self) -> bool {
+        self.announced || self.local
     }
 
     /// Returns the client's IP address, or `None` where the connection has no key or a unix peer.

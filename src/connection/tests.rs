@@ -1,8 +1,7 @@
 //! One generation of rules judges a connection.
 
 use super::*;
-use crate::admission::Admission;
-use crate::snapshot::{LoadedFiles, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// The listener of a file with these keys and the pools `p` and `q`.
 fn listener(keys: &str) -> Arc<Listener> {
@@ -11,10 +10,7 @@ fn listener(keys: &str) -> Arc<Listener> {
          [[pool]]\nname = \"q\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:2\" }}]\n\
          [[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\n{keys}\n"
     );
-    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-    let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let admission = Arc::new(Admission::new(8));
-    Arc::clone(&Snapshot::build(config, LoadedFiles::default(), None, 1, &admission).listeners[0])
+    Arc::clone(&Snapshot::of_text(&text).listeners[0])
 }
 
 const OFF: &str = "pool = \"p\"";

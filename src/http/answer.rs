@@ -55,9 +55,13 @@ statuses! {
     VersionNotSupported = 505, "HTTP Version Not Supported";
 }
 
-/// Appends a reply. `to_head`: the request was HEAD, so the same head is written without a body.
-pub fn write(out: &mut Vec<u8>, status: StatusCode, request_id: &str, to_head: bool, now_unix_s: u64) {
-    write_reply(out, status, &format!("request {request_id}"), Some(request_id), to_head, now_unix_s);
+/// The field with the id of the request, where the listener has no other name for it.
+pub const ID_FIELD: &str = "X-Request-Id";
+
+/// Appends a reply. `id`: the field with the id of the request, and the id. `to_head`: the request was HEAD, so the same
+/// head is written without a body.
+pub fn write(out: &mut Vec<u8>, status: StatusCode, id: (&str, &str), to_head: bool, now_unix_s: u64) {
+    write_reply(out, status, &format!("request {}", id.1), Some(id), to_head, now_unix_s);
 }
 
 /// Appends the reply to plain HTTP at a port that serves HTTPS. It has no request id, because no request is read there.
@@ -70,7 +74,7 @@ fn write_reply(
     out: &mut Vec<u8>,
     status: StatusCode,
     second_line: &str,
-    request_id: Option<&str>,
+    id: Option<(&str, &str)>,
     to_head: bool,
     now_unix_s: u64,
 ) {
@@ -82,8 +86,8 @@ fn write_reply(
     write_line(out, "Content-Type", "text/plain; charset=utf-8");
     write_line(out, "Content-Length", &body.len().to_string());
     write_line(out, "Cache-Control", "no-store");
-    if let Some(request_id) = request_id {
-        write_line(out, "X-Request-Id", request_id);
+    if let Some((field, id)) = id {
+        write_line(out, field, id);
     }
     write_line(out, "Connection", "close");
     write_text(out, "\r\n");

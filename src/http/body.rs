@@ -9,7 +9,7 @@
 //! as part of it, and a refused body stays refused.
 
 use super::field::{KnownField, is_look_alike, is_text_byte, is_token_byte};
-use super::forwarded::describes_client;
+use super::forwarded::{self, describes_client};
 use super::{Framing, Refused};
 
 /// The longest extensions of one chunk.
@@ -271,7 +271,7 @@ struct Name {
 }
 
 impl Name {
-    const MAX: usize = 25;
+    const MAX: usize = forwarded::LONGEST;
 
     fn push(&mut self, byte: u8) {
         if let Some(slot) = self.bytes.get_mut(self.length) {

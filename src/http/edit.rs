@@ -30,21 +30,36 @@ use super::{Method, Version};
 /// The changes to a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestEdit<'a> {
-    /// The treatment of X-Forwarded-For, -Proto and -Host.
+    /// The treatment of X-Forwarded-For, -Proto, -Host and -Port, and of what else proxies say of a client.
     pub x_forwarded: Forwarding,
     /// The treatment of Forwarded (RFC 7239).
     pub forwarded: Forwarding,
     /// The address of the client; `None`: a unix socket.
     pub client: Option<IpAddr>,
+    /// The port that the client has connected to; `None`: it is not known.
+    pub port: Option<u16>,
     /// True if the client used TLS, to this process or to the proxy in front of it.
     pub secure: bool,
     /// The cookie that the backend does not get, or gets shortened.
     pub cookie: CookieEdit<'a>,
     /// True if the connection to the backend ends with this request.
     pub close: bool,
-    /// Fields that only this process may set (the subject of the client's certificate, a request id). The client's own
-    /// are dropped, also under a name with underscores; a value is written if it is `Some`.
-    pub set: &'a [(&'a str, Option<&'a str>)],
+    /// Fields that only this process may set (the subject of the client's certificate, a request id, what the pool sets).
+    /// The client's own are dropped, also under a name with underscores; a value is written if it is `Some`. They take
+    /// the place of fields that this process writes of itself.
+    pub set: &'a [SetField<'a>],
+    /// Names of fields that are dropped in the same way.
+    pub remove: &'a [String],
+}
+
+/// Name of a field that is set, and its value; `None`: the field is only removed.
+pub type SetField<'a> = (&'a str, Option<&'a str>);
+
+impl RequestEdit<'_> {
+    /// True if a rule is for the field of this name, in any spelling that CGI folds into it.
+    fn has_rule_for(&self, name: &[u8]) -> bool {
+        self.set.iter().any(|(known, _)| folds_to(name, known)) || self.remove.iter().any(|known| folds_to(name, known))
+    }
 }
 
 /// The treatment of the cookies of one name.
@@ -82,18 +97,30 @@ pub struct ResponseEdit<'a> {
     pub cookie_prefix: Option<(&'a [u8], &'a str)>,
     /// A cookie that only this process may set or end: lines of the backend for it are dropped.
     pub drop_cookie: Option<&'a [u8]>,
+    /// Fields that take the place of the backend's lines; not in an interim response.
+    pub set: &'a [SetField<'a>],
+    /// Names of the backend's fields that are dropped.
+    pub remove: &'a [String],
+}
+
+impl ResponseEdit<'_> {
+    /// True if a rule is for the field of this name.
+    fn has_rule_for(&self, name: &[u8]) -> bool {
+        let is_it = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        self.set.iter().any(|(known, _)| is_it(known)) || self.remove.iter().any(|known| is_it(known))
+    }
 }
 
 /// Appends the head of a request for a backend.
 pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdit<'_>) {
     let fields = request.fields;
-    write_request_line(out, request);
+    write_request_line(out, request, edit);
     let options = ConnectionOptions::of(fields);
     copy_lines(out, fields, |out, field| {
         let dropped = field.known.is_hop_by_hop()
             || options.name(field)
             || forwarded::drops(field, edit.x_forwarded, edit.forwarded)
-            || edit.set.iter().any(|(name, _)| folds_to(field.name, name));
+            || edit.has_rule_for(field.name);
         match field.known {
             _ if dropped => EditedLine::Written,
             KnownField::Cookie => write_cookies(out, field, edit.cookie),
@@ -103,14 +130,16 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
     if let CookieEdit::Replace { name, value } = edit.cookie {
         push(out, &[b"Cookie: ", name, b"=", value, b"\r\n"]);
     }
-    let facts = forwarded::ForwardedFacts { client: edit.client, secure: edit.secure, host: request.host() };
+    let facts = forwarded::ForwardedFacts {
+        client: edit.client,
+        port: edit.port,
+        secure: edit.secure,
+        host: request.host(),
+        is_replaced: &|known| edit.has_rule_for(known.name().as_bytes()),
+    };
     forwarded::write_x_forwarded(out, fields, edit.x_forwarded, &facts);
     forwarded::write_forwarded(out, fields, edit.forwarded, &facts);
-    for (name, value) in edit.set {
-        if let Some(value) = value {
-            write_line(out, name, value);
-        }
-    }
+    write_set(out, edit.set);
     match (request.upgrade(), edit.close, request.version) {
         (Some(_), _, _) => write_upgrade(out, fields, false),
         (None, true, _) => write_line(out, "Connection", "close"),
@@ -138,11 +167,14 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
             known => known.is_hop_by_hop() || options.name(field),
         };
         match (field.known, edit.cookie_prefix) {
-            _ if dropped => EditedLine::Written,
+            _ if dropped || edit.has_rule_for(field.name) => EditedLine::Written,
             (KnownField::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
             _ => write_framing(out, field),
         }
     });
+    if !response.is_interim() {
+        write_set(out, edit.set);
+    }
     for (name, value) in edit.add {
         write_line(out, name, value);
     }
@@ -159,7 +191,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
 }
 
 /// Writes `method SP origin-form SP version`, and a Host line if an absolute target came without one.
-fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
+fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdit<'_>) {
     push(out, &[request.method_name, b" "]);
     match request.target {
         Target::Origin(path) => out.extend_from_slice(path),
@@ -172,8 +204,17 @@ fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     push(out, &[b" ", request.version.text().as_bytes(), b"\r\n"]);
     if let Target::Absolute { authority, .. } = request.target
         && !request.fields.has(KnownField::Host)
+        && !edit.has_rule_for(b"Host")
     {
         push(out, &[b"Host: ", authority, b"\r\n"]);
+    }
+}
+
+fn write_set(out: &mut Vec<u8>, set: &[SetField<'_>]) {
+    for (name, value) in set {
+        if let Some(value) = value {
+            write_line(out, name, value);
+        }
     }
 }
 

@@ -113,7 +113,9 @@ known! {
        /// Connection under a name that was never standard; hop-by-hop.
        ProxyConnection = "Proxy-Connection",
        /// The Host of the original request.
-       XForwardedHost = "X-Forwarded-Host";
+       XForwardedHost = "X-Forwarded-Host",
+       /// The port of the original request.
+       XForwardedPort = "X-Forwarded-Port";
     17: /// The transfer coding; delimits the body.
        TransferEncoding = "Transfer-Encoding",
        /// `https` if the original client used TLS, else `http`.

@@ -259,10 +259,8 @@ impl StoreAnswers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Admission;
     use crate::plan::WrittenTraits;
     use crate::pool::AdminState;
-    use crate::snapshot::LoadedFiles;
 
     const FILE: &str = r#"
 [[listener]]
@@ -289,12 +287,6 @@ http = true
 backend = [{ name = "c", address = "127.0.0.1:5" }]
 "#;
 
-    fn snapshot(text: &str) -> Snapshot {
-        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)))
-    }
-
     const AT: AskedAt = AskedAt { now_ms: 1_000, unix_s: 1_700_000_000 };
 
     fn ask(snapshot: &Snapshot, listener: &str, traits: WrittenTraits) -> Result<ClientReport, String> {
@@ -309,7 +301,7 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
 
     #[test]
     fn a_request_is_routed_by_its_host_and_not_where_its_connection_does_not_belong() {
-        let snapshot = snapshot(FILE);
+        let snapshot = Snapshot::of_text(FILE);
         let pool = |listener: &str, sni: Option<&str>, host: &str| {
             let traits = WrittenTraits { sni: sni.map(str::to_owned), host: some(host), ..WrittenTraits::default() };
             let report = ask(&snapshot, listener, traits).unwrap();
@@ -326,7 +318,7 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
 
     #[test]
     fn a_cookie_is_explained_with_the_backend_that_it_had_to_leave() {
-        let snapshot = snapshot(FILE);
+        let snapshot = Snapshot::of_text(FILE);
         let cookie = |value: &str| {
             let traits = WrittenTraits { cookie: vec![format!("SID={value}")], ..WrittenTraits::default() };
             let report = ask(&snapshot, "plain", traits).unwrap();
@@ -353,7 +345,7 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
 
     #[test]
     fn a_cookie_that_only_the_store_knows_leads_where_the_next_request_would_go() {
-        let snapshot = snapshot(&FILE.replace("mode = \"route\"", "mode = \"learn\""));
+        let snapshot = Snapshot::of_text(&FILE.replace("mode = \"route\"", "mode = \"learn\""));
         let answered = |value: &str, backend: &str| {
             let stored = StoredValue { backend: backend.into(), is_set: true };
             StoreAnswers { found: vec![(value.as_bytes().into(), stored)], is_reached: true }
@@ -392,7 +384,7 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
     #[test]
     fn a_client_that_no_backend_serves_is_refused_with_the_ending_of_its_connection() {
         let text = FILE.replace("127.0.0.1:5\" }", "127.0.0.1:5\", max_connections = 1 }");
-        let snapshot = snapshot(&text.replace("name = \"api\"\n", "name = \"api\"\non_full = \"reject\"\n"));
+        let snapshot = Snapshot::of_text(&text.replace("name = \"api\"\n", "name = \"api\"\non_full = \"reject\"\n"));
         let to_api = || WrittenTraits { host: some("api.example.org"), ..WrittenTraits::default() };
         assert_eq!(ask(&snapshot, "shop", to_api()).unwrap().refused, None);
         let _full = crate::pool::Lease::new(&snapshot.pools[1].backends()[0]);

@@ -59,7 +59,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::pool::{PickScene, Remember};
-    use crate::snapshot::{LoadedFiles, Snapshot};
+    use crate::snapshot::Snapshot;
     use crate::sticky::table::EntryKind;
 
     fn snapshot(options: &str) -> Snapshot {
@@ -67,10 +67,7 @@ mod tests {
             "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[[pool]]\nname = \"p\"\n{options}\n\
              backend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}, {{ name = \"b\", address = \"127.0.0.1:2\" }}]\n"
         );
-        let checked = crate::config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let admission = Arc::new(crate::admission::Admission::new(9));
-        Snapshot::build(config, LoadedFiles::default(), None, 1, &admission)
+        Snapshot::of_text(&text)
     }
 
     #[test]

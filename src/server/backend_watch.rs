@@ -88,21 +88,15 @@ fn ejection(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::admission::Admission;
     use crate::pool::AdminState;
-    use crate::{config, snapshot};
 
     fn snapshot() -> Snapshot {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"web\"\n\
                     [[pool]]\nname = \"web\"\ndrain_deadline = \"1m\"\ncheck = \"off\"\n\
                     eject = { failures = 1, base = \"10s\" }\n\
                     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
-        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        Snapshot::build(config, snapshot::LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)))
+        Snapshot::of_text(text)
     }
 
     fn kinds(watch: &mut BackendWatch, snapshot: &Snapshot, now_ms: u64) -> Vec<(EventKind, String)> {

@@ -60,12 +60,8 @@ fn ms(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::admission::Admission;
     use crate::pool::AdminState;
-    use crate::{config, snapshot};
 
     fn snapshot() -> Snapshot {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"web\"\n\
@@ -73,8 +69,7 @@ mod tests {
                     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, \
                     { name = \"b\", address = \"127.0.0.1:2\" }, \
                     { name = \"c\", address = \"127.0.0.1:3\", state = \"drain\" }]\n";
-        let config = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config;
-        Snapshot::build(config, snapshot::LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)))
+        Snapshot::of_text(text)
     }
 
     #[test]

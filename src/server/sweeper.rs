@@ -57,9 +57,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::config;
-    use crate::snapshot;
     use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, Minute};
 
     const HOUR_MS: u64 = 3_600_000;
@@ -76,8 +73,7 @@ mod tests {
                  backend = {{ name = \"a\", address = \"127.0.0.1:1\" }}\n"
             );
         }
-        let config = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config;
-        let snapshot = Snapshot::build(config, snapshot::LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)));
+        let snapshot = Snapshot::of_text(&text);
         for (_, pools) in snapshot.stick_tables() {
             let table = pools[0].table().unwrap().stick_table();
             let id = IdMap::new(table.ids(), ["a"]).id(0).unwrap();

@@ -40,6 +40,17 @@ struct Placed {
 /// The turn of the request that is the first to be placed.
 pub type FirstTurn<'a> = MutexGuard<'a, ()>;
 
+/// How a request without a cookie is placed.
+#[derive(Debug)]
+pub enum Turn<'a> {
+    /// It follows to the backend of this index.
+    Follows(usize),
+    /// It is the first, and keeps the turn until it is placed.
+    First(FirstTurn<'a>),
+    /// By itself: no request follows another.
+    Alone,
+}
+
 impl Follow {
     /// `many_clients`: a trusted peer brings the requests.
     pub fn new(many_clients: bool) -> Self {
@@ -55,35 +66,38 @@ impl Follow {
         }
     }
 
-    /// Waits while the first request without a cookie is placed. `Some`: this one is the first, and keeps the turn
-    /// until it is placed. `serves`: whether the backend of this index can serve the request; if not, one is placed anew.
-    pub async fn turn(&self, pool: &Pool, serves: impl Fn(usize) -> bool) -> Option<FirstTurn<'_>> {
-        let is_placed = || self.off.get() || self.backend(pool).is_some_and(&serves);
-        if is_placed() {
-            return None;
+    /// Waits while the first request without a cookie is placed. `serves`: whether the backend of this index can serve
+    /// the request; if not, one is placed anew.
+    pub async fn turn(&self, pool: &Pool, serves: impl Fn(usize) -> bool) -> Turn<'_> {
+        let placed = || match self.off.get() {
+            true => Some(Turn::Alone),
+            false => self.backend(pool).filter(|index| serves(*index)).map(Turn::Follows),
+        };
+        if let Some(turn) = placed() {
+            return turn;
         }
-        let turn = self.first.lock().await;
-        (!is_placed()).then_some(turn)
+        let first = self.first.lock().await;
+        placed().unwrap_or(Turn::First(first))
     }
 
-    /// Index of the backend that a request without a cookie follows to; `None`: it is placed by itself.
-    pub fn backend(&self, pool: &Pool) -> Option<usize> {
-        if self.off.get() {
-            return None;
-        }
+    /// Index of the backend at which the first request was placed; `None`: there is none, or the pool has it no more.
+    fn backend(&self, pool: &Pool) -> Option<usize> {
         let placed = self.placed.borrow();
         let backend = &placed.iter().find(|placed| *placed.pool == *pool.name())?.backend;
         pool.backends().iter().position(|known| Arc::ptr_eq(known, backend))
     }
 
-    /// Notes where a request without a cookie has its place now.
-    pub fn note_placed(&self, pool: &Pool, backend: &Arc<Backend>) {
+    /// Notes where a request has its place now; `follows`: it has brought no cookie. One with a cookie counts where no
+    /// other was placed.
+    pub fn note_placed(&self, pool: &Pool, backend: &Arc<Backend>, follows: bool) {
         if self.off.get() {
             return;
         }
+        let is_gone = |backend: &Arc<Backend>| !pool.backends().iter().any(|known| Arc::ptr_eq(known, backend));
         let mut placed = self.placed.borrow_mut();
         match placed.iter_mut().find(|placed| *placed.pool == *pool.name()) {
             Some(known) if Arc::ptr_eq(&known.backend, backend) => {}
+            Some(known) if !follows && !is_gone(&known.backend) => {}
             Some(known) => (known.backend, known.line) = (Arc::clone(backend), None),
             None => {
                 let (pool, backend) = (Arc::clone(pool.shared_name()), Arc::clone(backend));
@@ -123,31 +137,25 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::config;
-    use crate::snapshot::{LoadedFiles, Snapshot};
+    use crate::snapshot::Snapshot;
 
     /// A pool of two backends with a cookie.
     fn pool() -> Arc<Pool> {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
             [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbalance = \"round_robin\"\ncookie = \"insert\"\n\
             backend = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
-        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(8)));
-        Arc::clone(&snapshot.pools[0])
+        Arc::clone(&Snapshot::of_text(text).pools[0])
     }
 
     #[tokio::test]
     async fn requests_wait_for_the_first_one_and_follow_it() {
         let (pool, follow) = (pool(), Follow::default());
         let turn = follow.turn(&pool, |_| true).await;
-        assert!(turn.is_some());
+        assert!(matches!(turn, Turn::First(_)));
         let followed = AtomicUsize::new(0);
         let others = async {
             let wait = async || {
-                assert!(follow.turn(&pool, |_| true).await.is_none(), "it was placed");
-                assert_eq!(follow.backend(&pool), Some(1));
+                assert!(matches!(follow.turn(&pool, |_| true).await, Turn::Follows(1)));
                 followed.fetch_add(1, Relaxed);
             };
             tokio::join!(wait(), wait(), wait());
@@ -155,30 +163,38 @@ mod tests {
         let first = async {
             tokio::task::yield_now().await;
             assert_eq!(followed.load(Relaxed), 0);
-            follow.note_placed(&pool, &pool.backends()[1]);
+            follow.note_placed(&pool, &pool.backends()[1], true);
             drop(turn);
         };
         tokio::join!(others, first);
         assert_eq!(followed.load(Relaxed), 3);
-        assert!(follow.turn(&pool, |index| index != 1).await.is_some(), "the backend serves no more");
+        assert!(matches!(follow.turn(&pool, |index| index != 1).await, Turn::First(_)), "the backend serves no more");
     }
 
-    #[test]
-    fn two_different_cookies_or_a_trusted_peer_end_it() {
+    #[tokio::test]
+    async fn two_different_cookies_or_a_trusted_peer_end_it() {
         let pool = pool();
-        let placed = |follow: &Follow| {
-            follow.note_placed(&pool, &pool.backends()[0]);
-            follow.backend(&pool)
-        };
+        let serves = |_: usize| true;
         let follow = Follow::default();
-        assert_eq!(placed(&follow), Some(0));
+        follow.note_placed(&pool, &pool.backends()[0], true);
         follow.note_cookie(b"one");
         follow.note_cookie(b"one");
-        assert_eq!(follow.backend(&pool), Some(0));
+        assert!(matches!(follow.turn(&pool, serves).await, Turn::Follows(0)));
         follow.note_cookie(b"two");
         follow.note_cookie(b"one");
-        assert_eq!(follow.backend(&pool), None);
-        assert_eq!(placed(&Follow::new(true)), None);
+        assert!(matches!(follow.turn(&pool, serves).await, Turn::Alone));
+        assert!(matches!(Follow::new(true).turn(&pool, serves).await, Turn::Alone));
+    }
+
+    #[tokio::test]
+    async fn a_request_with_a_cookie_is_followed_only_where_none_without_was_placed() {
+        let (pool, follow) = (pool(), Follow::default());
+        let [first, second] = [0, 1].map(|index| &pool.backends()[index]);
+        follow.note_placed(&pool, second, false);
+        follow.note_placed(&pool, first, false);
+        assert!(matches!(follow.turn(&pool, |_| true).await, Turn::Follows(1)));
+        follow.note_placed(&pool, first, true);
+        assert!(matches!(follow.turn(&pool, |_| true).await, Turn::Follows(0)));
     }
 
     #[test]
@@ -187,10 +203,10 @@ mod tests {
         let line =
             |backend, now, text: &str| follow.cookie_line(&pool, backend, now, || Some(text.to_owned())).unwrap();
         assert_eq!(line(0, 5, "before"), "before", "nothing is placed");
-        follow.note_placed(&pool, &pool.backends()[0]);
+        follow.note_placed(&pool, &pool.backends()[0], true);
         assert_eq!([line(0, 10, "a"), line(0, 10 + SAME_COOKIE_S - 1, "b"), line(1, 11, "other")], ["a", "a", "other"]);
         assert_eq!([line(0, 10 + SAME_COOKIE_S, "c"), line(0, 100, "d")], ["c", "c"]);
-        follow.note_placed(&pool, &pool.backends()[1]);
+        follow.note_placed(&pool, &pool.backends()[1], true);
         assert_eq!(line(1, 101, "e"), "e", "a move has a line of its own");
     }
 }

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::admission::{Admission, HeldBytes};
+use crate::admission::HeldBytes;
 use crate::clock;
-use crate::config;
 use crate::connection::{Carried, ClientInfo};
-use crate::snapshot::{Current, LoadedFiles, Snapshot};
+use crate::snapshot::{Current, Snapshot};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::serve;
 use crate::terminate::state::keep;
@@ -54,10 +53,7 @@ fn cost_of(requests: usize, logs: bool) -> (u64, u64) {
         "[log]\nconnections = {logs}\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
          [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"{backend}\" }}]\n"
     );
-    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-    let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(8)));
-    let current = Arc::new(Current::new(snapshot));
+    let current = Arc::new(Current::new(Snapshot::of_text(&text)));
     let listener = Arc::clone(&current.load().listeners[0]);
     let (socket, source) = front.accept().unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -47,6 +47,7 @@ fn full() -> ConnectionLine {
 /// A request with every field.
 fn full_request() -> RequestLine {
     RequestLine {
+        request_id: Some("7f3a".to_owned()),
         user_agent: Some("curl/8".to_owned()),
         session: Some(0x0011_2233_aabb_ccdd),
         status: Some(502),

@@ -128,6 +128,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         client_tls: section.read("client_tls", value::boolean).unwrap_or(false),
         http2,
         forwarded: section.read("forwarded", forwarded).unwrap_or(Forwarded::Replace),
+        request_id: section.read("request_id", value::unless("off", value::id_header)).unwrap_or(None),
         pool: section.read("pool", value::name),
         max_connections: section
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))

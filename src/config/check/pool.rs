@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, health, many, stick_table, timeouts, tls};
+use super::{Bad, cookie, headers, health, many, stick_table, timeouts, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
@@ -50,6 +50,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let remembered = stick_table::stick_table(&section, balance, &key, cookie.as_ref());
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
+    let [request_headers, response_headers] = headers::headers(&section, http, cookie.as_ref());
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let config = Pool {
@@ -81,6 +82,8 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         on_marked_down: section.read("on_marked_down", on_marked_down).unwrap_or(OnMarkedDown::Keep),
         tls,
         cookie,
+        request_headers,
+        response_headers,
         key,
         backends,
     };

@@ -85,7 +85,7 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
 fn warn_idle_keys(listener: &Listener<'_>, reaches_http: bool) {
     let section = &listener.section;
     if !reaches_http {
-        section.idle_keys(&["forwarded", "client_tls"], "because no pool it names has http = true");
+        section.idle_keys(&["forwarded", "client_tls", "request_id"], "because no pool it names has http = true");
     } else if listener.config.tls != Tls::Off {
         section
             .idle_keys(&["client_tls"], "because tls is not \"off\": the listener itself sees which clients use TLS");

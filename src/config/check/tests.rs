@@ -12,6 +12,7 @@ use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, ke
 
 mod defer_accept;
 mod foreign_words;
+mod headers;
 mod http2;
 mod shorthands;
 mod timeouts;

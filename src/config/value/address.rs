@@ -4,7 +4,7 @@
 //! IPv4.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -157,6 +157,15 @@ pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+/// True for a host name or an IP address, with a port or without, as a `Host` field has them.
+pub(in crate::config) fn is_host_with_port(written: &str) -> bool {
+    let is_address = match written.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
+        Some(inner) => inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok()),
+        None => written.parse::<Ipv4Addr>().is_ok(),
+    };
+    is_address || is_host(written) || host_and_port(written).is_some()
 }
 
 fn socket_address(written: &str) -> Option<SocketAddr> {

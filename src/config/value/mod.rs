@@ -1,7 +1,7 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names and keys, `file` paths of files
-//! and pins, `http` parts of an HTTP check, `log` what the log has. No reader knows the key or the place of its value; `file::Section` adds
+//! and pins, `http` parts of an HTTP check, `header` what a pool sets in heads, `log` what the log has. No reader knows the key or the place of its value; `file::Section` adds
 //! both.
 //!
 //! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a
@@ -9,6 +9,7 @@
 
 mod address;
 mod file;
+mod header;
 mod http;
 mod log;
 mod name;
@@ -21,9 +22,10 @@ use toml::de::DeValue;
 use super::problem::Bad;
 
 pub(in crate::config) use self::address::{
-    Resolve, address, bind, host_and_port, local_ip, network, tcp_address, unix_path,
+    Resolve, address, bind, host_and_port, is_host_with_port, local_ip, network, tcp_address, unix_path,
 };
 pub(in crate::config) use self::file::{file, group, mode, pin};
+pub(in crate::config) use self::header::{header_name, header_value, id_header, is_like, removed_header};
 pub(in crate::config) use self::http::{host, path, status};
 pub(in crate::config) use self::log::{log_field, log_output};
 pub(in crate::config) use self::name::{

@@ -84,8 +84,7 @@ pub(in crate::config) fn key_part(value: &DeValue<'_>) -> ValueResult<Option<Key
 
 /// Checks the name of a cookie: a token (RFC 9110 §5.6.2).
 pub(in crate::config) fn cookie_name(written: &str) -> ValueResult<&str> {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let good = (1..=COOKIE_NAME_MAX).contains(&written.len()) && written.bytes().all(is_token_byte);
+    let good = written.len() <= COOKIE_NAME_MAX && is_token(written);
     let rule = "is not a cookie name: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~";
     good.then_some(written).ok_or_else(|| Bad::new(rule))
 }
@@ -97,6 +96,12 @@ pub(in crate::config) fn application_cookie(written: &str) -> ValueResult<&str> 
         aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
         name => Ok(name),
     }
+}
+
+/// True for a token (RFC 9110 §5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// True for a name of a listener, pool, backend or range.

@@ -6,7 +6,7 @@ use crate::http::answer::{self, StatusCode};
 #[test]
 fn an_answer_says_all_there_is_to_say() {
     let mut out = Vec::new();
-    answer::write(&mut out, StatusCode::Misdirected, "7f3a", false, 784_111_777);
+    answer::write(&mut out, StatusCode::Misdirected, ("X-Request-Id", "7f3a"), false, 784_111_777);
     let wanted = "HTTP/1.1 421 Misdirected Request\r\n\
                   Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
                   Content-Type: text/plain; charset=utf-8\r\n\
@@ -23,8 +23,8 @@ fn every_answer_is_a_whole_message_and_head_gets_no_body() {
     let id = "i".repeat(128);
     for status in StatusCode::ALL {
         let (mut answer, mut to_head) = (Vec::new(), Vec::new());
-        answer::write(&mut answer, *status, &id, false, u64::MAX);
-        answer::write(&mut to_head, *status, &id, true, u64::MAX);
+        answer::write(&mut answer, *status, (answer::ID_FIELD, &id), false, u64::MAX);
+        answer::write(&mut to_head, *status, (answer::ID_FIELD, &id), true, u64::MAX);
         assert!(answer.len() <= 512 && answer.starts_with(&to_head), "{}", answer.len());
         assert!(
             matches!(arrive(&answer, [], Some(ASKED)), Outcome::Whole(Framing::Length(_), end) if end == answer.len())

@@ -6,17 +6,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
-use crate::http::forwarded::Forwarding;
+use crate::http::forwarded::{Forwarding, told_secure};
 
 /// Changes nothing that does not have to change.
 const PLAIN: RequestEdit<'_> = RequestEdit {
     x_forwarded: Forwarding::Off,
     forwarded: Forwarding::Off,
     client: None,
+    port: None,
     secure: true,
     cookie: CookieEdit::Keep,
     close: false,
     set: &[],
+    remove: &[],
 };
 
 fn edited(text: &str, edit: &RequestEdit<'_>) -> String {
@@ -156,6 +158,15 @@ fn no_description_of_a_client_by_itself_reaches_the_backend() {
         "X-Original-Host",
         "X-Original-URL",
         "X-Rewrite-URL",
+        "CF-Connecting-IP",
+        "Client-IP",
+        "CloudFront-Forwarded-Proto",
+        "Fastly-Client-IP",
+        "Script-Name",
+        "Path-Info",
+        "X-Scheme",
+        "X-HTTP-Host-Override",
+        "X-Original-URI",
     ] {
         for name in [name.to_owned(), name.to_lowercase(), name.replace('-', "_"), name.replacen('-', ".", 1)] {
             let line = format!("{name}: 203.0.113.9\r\n");
@@ -167,10 +178,48 @@ fn no_description_of_a_client_by_itself_reaches_the_backend() {
             assert_eq!(lines(&line, &with(Forwarding::Off)), line, "{name}");
         }
     }
+    assert_eq!(lines("X-Forwarded-Host: b\r\nForwarded: for=x\r\n", &with(Forwarding::Remove)), "Forwarded: for=x\r\n");
     let disguised = "X.Forwarded.For: 1.1.1.1\r\nX-Forwarded.Proto: http\r\nX~Real~IP: 1.1.1.1\r\n";
     assert_eq!(lines(disguised, &with(Forwarding::Replace)), ours);
     let kept = "X-Real: 1\r\nX-Forwarder: a\r\nForwarded-To: b\r\nX-Original: c\r\nXForwardedFor: d\r\n";
     assert_eq!(lines(kept, &with(Forwarding::Replace)), format!("{kept}{ours}"));
+}
+
+#[test]
+fn the_port_stands_beside_the_scheme_of_the_same_connection() {
+    let with = |x_forwarded| RequestEdit { x_forwarded, port: Some(8443), ..PLAIN };
+    let own = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\nX-Forwarded-Port: 8443\r\n";
+    assert_eq!(lines("x-forwarded-port: 1\r\nX_Forwarded_Port: 2\r\n", &with(Forwarding::Replace)), own);
+    assert_eq!(lines("", &with(Forwarding::Append)), own);
+    assert_eq!(
+        lines("X-Forwarded-Port: 80\r\n", &with(Forwarding::Append)),
+        "X-Forwarded-Port: 80\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n"
+    );
+    let told = "X-Forwarded-Proto: http\r\n";
+    assert_eq!(lines(told, &with(Forwarding::Append)), format!("{told}X-Forwarded-Host: a\r\n"));
+    let told = "Forwarded: for=x;proto=http\r\n";
+    let wanted = format!("{told}X-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n");
+    assert_eq!(lines(told, &with(Forwarding::Append)), wanted);
+}
+
+#[test]
+fn the_scheme_of_the_first_client_is_told_by_either_family() {
+    for (told, secure) in [
+        ("", None),
+        ("X-Forwarded-Proto: https\r\n", Some(true)),
+        ("x-forwarded-proto: HTTPS, http\r\nX-Forwarded-Proto: http\r\n", Some(true)),
+        ("X-Forwarded-Proto: wss\r\n", Some(true)),
+        ("X-Forwarded-Proto: http\r\nForwarded: proto=https\r\n", Some(false)),
+        ("X-Forwarded-Proto: ,ws\r\n", Some(false)),
+        ("X-Forwarded-Proto: gopher\r\nForwarded: proto=https\r\n", None),
+        ("Forwarded: for=\"a,;proto=http\"; Proto = \"https\" ;by=b, proto=http\r\n", Some(true)),
+        ("Forwarded: for=a, proto=https\r\n", None),
+        ("Forwarded: proto\r\n", None),
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n");
+        let reader = read_request(text.as_bytes());
+        assert_eq!(told_secure(reader.request(text.as_bytes()).fields), secure, "{told}");
+    }
 }
 
 #[test]
@@ -217,6 +266,52 @@ fn only_we_say_who_the_certificate_names() {
         lines(subject, &with(&[("X-Client-Subject", Some("CN=Zoë\r\nX: y,O=100 %")), ("X-Id", Some("1"))])),
         "A: b\r\nX-Client-Subject: CN=Zo%C3%AB%0D%0AX: y,O=100 %\r\nX-Id: 1\r\n"
     );
+}
+
+#[test]
+fn what_a_rule_is_for_is_written_once_or_not_at_all() {
+    let set = [("X-Real-IP", Some("192.0.2.1")), ("X-Forwarded-Proto", Some("https")), ("Forwarded", None)];
+    let remove = ["X-Debug".to_owned(), "X-Forwarded-Host".to_owned()];
+    let client = address("192.0.2.1");
+    let edit = |forwarding, secure| RequestEdit {
+        x_forwarded: forwarding,
+        forwarded: forwarding,
+        client,
+        secure,
+        set: &set,
+        remove: &remove,
+        ..PLAIN
+    };
+    let text = "x_real_ip: 1\r\nA: b\r\nX-DEBUG: 1\r\nX.Debug: 1\r\nX-Forwarded-Host: c\r\nForwarded: for=x\r\n";
+    let ours = "X-Real-IP: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n";
+    for forwarding in [Forwarding::Replace, Forwarding::Append] {
+        assert_eq!(lines(text, &edit(forwarding, false)), format!("A: b\r\nX-Forwarded-For: 192.0.2.1\r\n{ours}"));
+    }
+    assert_eq!(lines(text, &edit(Forwarding::Off, false)), format!("A: b\r\n{ours}"));
+    let host = RequestEdit { set: &[("Host", Some("b:1"))], ..PLAIN };
+    for request in ["GET / HTTP/1.1\r\nhost: a\r\nX: y\r\n\r\n", "GET http://a/ HTTP/1.1\r\nhost: a\r\nX: y\r\n\r\n"] {
+        assert_eq!(edited(request, &host), "GET / HTTP/1.1\r\nX: y\r\nHost: b:1\r\n\r\n");
+    }
+    let old = edited("GET http://a/ HTTP/1.0\r\n\r\n", &host);
+    assert_eq!(old, "GET / HTTP/1.0\r\nHost: b:1\r\nConnection: keep-alive\r\n\r\n");
+}
+
+#[test]
+fn rules_for_responses_leave_our_own_lines_alone() {
+    let edit = ResponseEdit {
+        set: &[("Strict-Transport-Security", Some("max-age=1")), ("X-Id", None)],
+        remove: &["server".to_owned(), "Set-Cookie".to_owned(), "Cache-Control".to_owned()],
+        add: &[("Set-Cookie", "S=ours"), ("Cache-Control", "private")],
+        ..Default::default()
+    };
+    let text = "HTTP/1.1 200 OK\r\nServer: x\r\nstrict-transport-security: y\r\nSet-Cookie: a=b\r\nX-Id: 1\r\nX_Id: 2\r\n\
+                Cache-Control: public\r\nContent-Length: 0\r\n\r\n";
+    let wanted = "HTTP/1.1 200 OK\r\nX_Id: 2\r\nContent-Length: 0\r\nStrict-Transport-Security: max-age=1\r\n\
+                  Set-Cookie: S=ours\r\nCache-Control: private\r\n\r\n";
+    assert_eq!(edited_response(text, ASKED, &edit), wanted);
+    let interim = "HTTP/1.1 103 Early Hints\r\nServer: x\r\nLink: y\r\n\r\n";
+    let edit = ResponseEdit { add: &[], ..edit };
+    assert_eq!(edited_response(interim, ASKED, &edit), "HTTP/1.1 103 Early Hints\r\nLink: y\r\n\r\n");
 }
 
 #[test]
@@ -424,10 +519,12 @@ fn some_edit() -> impl Strategy<Value = RequestEdit<'static>> {
             x_forwarded,
             forwarded,
             client,
+            port: Some(8443),
             secure,
             cookie,
             close,
             set: &[("X-Id", Some("a\nb"))],
+            remove: &[],
         },
     )
 }

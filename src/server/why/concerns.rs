@@ -88,13 +88,9 @@ pub(super) fn going_on<'e>(events: &[&'e Event], present: &Present, snapshot: &S
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::admission::Admission;
     use crate::events::Subject;
     use crate::pool::AdminState;
-    use crate::snapshot::LoadedFiles;
 
     fn event(id: u64, kind: EventKind, backend: &str) -> Event {
         Event { id, unix_ms: id * 10_000, ..Event::new(kind, &format!("text {id}")).of_backend("web", backend) }
@@ -104,9 +100,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"web\"\n[[pool]]\nname = \"web\"\n\
                     backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
-        let checked = crate::config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(9)));
+        let snapshot = Snapshot::of_text(text);
         ["a", "b"].iter().for_each(|name| assert!(snapshot.pools[0].order(name, AdminState::Drain, 1)));
         snapshot
     }

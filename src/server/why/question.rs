@@ -129,19 +129,13 @@ impl AskedCookie {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::admission::Admission;
     use crate::connection::request_id;
-    use crate::snapshot::LoadedFiles;
 
     fn snapshot() -> Snapshot {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[[pool]]\nname = \"p\"\nhttp = true\n\
                     cookie = { mode = \"learn\", name = \"SID\" }\nbackend = [{ name = \"a\", address = \"127.0.0.1:1\" }]\n";
-        let checked = crate::config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(9)))
+        Snapshot::of_text(text)
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! Opens no socket. Invariant: bytes come through `HeldBytes::add`, as from a worker.
 
 use super::*;
-use crate::admission::{Admission, HelloMemory};
-use crate::config;
-use crate::snapshot::{LoadedFiles, Snapshot};
+use crate::admission::HelloMemory;
+use crate::snapshot::Snapshot;
 
 const READS: &str = "tls = \"passthrough\"\npool = \"p\"\nroute = [{ sni = [\"a.test\"], pool = \"p\" }]\n";
 
@@ -16,10 +15,7 @@ fn listener(limits: &str, keys: &str) -> Arc<Listener> {
          backend = [{{ name = \"b\", address = \"127.0.0.1:1\" }}]\n\
          [[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\n{keys}\n"
     );
-    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-    let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(8)));
-    Arc::clone(&snapshot.listeners[0])
+    Arc::clone(&Snapshot::of_text(&text).listeners[0])
 }
 
 fn begun(listener: &Arc<Listener>) -> Preread {

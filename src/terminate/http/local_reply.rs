@@ -87,7 +87,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &mut RequestLog, failure: RequestFailure) -> AfterRequest {
         let RequestFailure { ended, reply, begun, refused, .. } = failure;
-        let text = reply.map(|status| self.reply_text(status, log.meta.method == Method::Head));
+        let is_head = log.meta.method == Method::Head;
+        let text = reply.map(|status| self.reply_text(status, log.given_id.as_deref(), is_head));
         let length = text.as_ref().map_or(0, Vec::len);
         self.count_local_reply(log, reply.map_or(0, StatusCode::code));
         self.log_request(
@@ -103,7 +104,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
-        let text = self.reply_text(status, false);
+        let text = self.reply_text(status, None, false);
         let mut log = RequestLog::of_unread(self.begin_line());
         self.count_local_reply(&log, status.code());
         self.log_request(&mut log, RequestEnd { status: Some(status.code()), ended, refused, reply: text.len() });
@@ -111,10 +112,14 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         ended
     }
 
-    /// A reply of our own, with the id that its line in the log has.
-    fn reply_text(&self, status: StatusCode, to_head: bool) -> Vec<u8> {
+    /// A reply of our own, with an id that its line in the log has: the given one, or ours.
+    fn reply_text(&self, status: StatusCode, given_id: Option<&str>, to_head: bool) -> Vec<u8> {
         let mut text = Vec::new();
-        answer::write(&mut text, status, &self.request_id().to_string(), to_head, clock::unix_s());
+        let own_id = self.request_id().to_string();
+        let listener = self.conversation.listener();
+        let field = listener.as_ref().and_then(|listener| listener.config.request_id.as_deref());
+        let id = (field.unwrap_or(answer::ID_FIELD), given_id.unwrap_or(&own_id));
+        answer::write(&mut text, status, id, to_head, clock::unix_s());
         text
     }
 

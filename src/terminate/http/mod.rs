@@ -11,6 +11,7 @@
 mod client_side;
 mod exchange;
 mod head;
+mod header_rules;
 mod history;
 mod local_reply;
 mod reach;
@@ -25,13 +26,15 @@ mod tests;
 mod upstreams;
 mod web_socket;
 
+use std::fmt;
 use std::rc::Rc;
 
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
+use self::header_rules::{RequestFacts, SetHeaders};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::reach::Reached;
-use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
+use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
 use self::upstreams::UpstreamConnection;
 use self::web_socket::Closing;
@@ -48,7 +51,7 @@ use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config;
-use crate::http::head::{Request, RequestReader, ResponseReader};
+use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
@@ -221,6 +224,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
         log.routed = true;
+        let (client_info, listener) = (&conversation.client_info, &routed.listener.config);
+        log.given_id = given_id(&request, client_info, listener);
 
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
@@ -245,21 +250,32 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
         cookie.update_store(context, backend, upstream.lease.backend());
 
-        let message = self.message(&request, &cookie, &routed.listener.config);
+        let own_id = self.request_id();
+        let facts = RequestFacts {
+            client: client_info.key_source(),
+            is_secure: is_secure(secured, &request, client_info, listener),
+            request: &request,
+            id: log.given_id.as_ref().map_or(&own_id, |given| given as &dyn fmt::Display),
+        };
+        let message = self.message(&facts, &cookie, listener);
+        let (set, tls) =
+            (&SetHeaders::of(&pool.config().response_headers, listener.request_id.as_deref(), &facts), facts.is_secure);
         self.client.consume(request.length);
-        let (asked, tls, accept) = (log.meta, secured.tls, self.accept);
-        let writer = ResponseWriter { cookie: &cookie, backend, request: asked, tls, follow, accept, conversation };
+        let (asked, accept) = (log.meta, self.accept);
+        let writer =
+            ResponseWriter { cookie: &cookie, backend, request: asked, tls, set, follow, accept, conversation };
         self.send(&connector, log, upstream, message, (&writer, response)).await
     }
 
     fn message(
         &self,
-        request: &Request<'_>,
+        facts: &RequestFacts<'_>,
         cookie: &RequestCookie<'_>,
         listener: &config::Listener,
     ) -> RequestMessage {
+        let request = facts.request;
         let mut head = Vec::with_capacity(request.length + 512);
-        write_request(&mut head, request, cookie, &self.conversation.client_info, (self.shared.secured, listener));
+        write_request(&mut head, facts, cookie, &self.conversation.client_info, (self.shared.secured, listener));
         RequestMessage { head, framing: request.framing, waits_for_100: request.expects_continue() }
     }
 

@@ -20,7 +20,7 @@ use crate::sticky::{Facts, Left};
 use crate::terminate::byte_stream::ClientStream;
 use crate::terminate::connect::{Connected, Connector};
 use crate::terminate::deadline::until;
-use crate::terminate::follow::{FirstTurn, Follow};
+use crate::terminate::follow::{FirstTurn, Follow, Turn};
 use crate::terminate::state::ConversationStage;
 
 /// Longest wait of a request for another one that is placed first.
@@ -78,8 +78,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     }
                     // Others may wait for it.
                     place = None;
-                    take_turn(follow, &mut turn, pool, facts, tried).await;
-                    let beside = follow.and_then(|follow| follow.backend(pool));
+                    let beside = take_turn(follow, &mut turn, pool, facts, tried).await;
                     let scene = || PickScene { beside, ..PickScene::new(facts, tried, clock::now_ms()) };
                     // The store may have moved the client meanwhile.
                     cookie.look_up_in_store(context, scene()).await;
@@ -110,8 +109,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let is_held = |backend: &Arc<Backend>| self.shared.upstreams.holds(backend);
         let mut taken: Option<(&Arc<Backend>, Option<Place>)> = None;
         loop {
-            self.unless_gone(take_turn(follow, turn, pool, facts, &[])).await?;
-            let beside = follow.and_then(|follow| follow.backend(pool));
+            let beside = self.unless_gone(take_turn(follow, turn, pool, facts, &[])).await?;
             let scene = PickScene { holds: self.holds(&is_held), ..PickScene::new(facts, &[], clock::now_ms()) };
             let pick = pool.pick(&PickScene { cookie: cookie.backend(), beside, ..scene });
             let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
@@ -155,21 +153,26 @@ impl<S: ClientStream> HttpConnection<'_, S> {
 }
 
 /// Takes the turn to place a request, if those that bring no cookie have no backend that can serve it; the caller keeps
-/// it until the request is placed. `tried`: backends that it could not reach.
+/// it until the request is placed. Returns the index of the backend that this one follows to. `tried`: backends that it
+/// could not reach.
 async fn take_turn<'f>(
     follow: Option<&'f Follow>,
     turn: &mut Option<FirstTurn<'f>>,
     pool: &Pool,
     facts: &Facts<'_>,
     tried: &[Arc<Backend>],
-) {
+) -> Option<usize> {
     let serves = |index: usize| {
         let is_tried = |backend: &Arc<Backend>| tried.iter().any(|tried| Arc::ptr_eq(tried, backend));
         pool.can_have(index, &PickScene::new(facts, tried, clock::now_ms()))
             && !pool.backends().get(index).is_some_and(is_tried)
     };
-    if let Some(follow) = follow.filter(|_| turn.is_none()) {
-        // A connect that takes long does not hold up all the others.
-        *turn = until(clock::now() + TURN_WAIT, follow.turn(pool, serves)).await.flatten();
+    let follow = follow.filter(|_| turn.is_none())?;
+    // A connect that takes long does not hold up all the others.
+    match until(clock::now() + TURN_WAIT, follow.turn(pool, serves)).await? {
+        Turn::Follows(index) => return Some(index),
+        Turn::First(first) => *turn = Some(first),
+        Turn::Alone => {}
     }
+    None
 }

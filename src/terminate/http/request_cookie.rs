@@ -8,14 +8,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::header_rules::{self, RequestFacts, SetHeaders};
 use super::history;
 use crate::clock;
 use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
 use crate::http::cookie;
-use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
+use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, SetField, write_response};
 use crate::http::field::Fields;
-use crate::http::forwarded::Forwarding;
+use crate::http::forwarded::{Forwarding, told_secure};
 use crate::http::head::{Request, Response};
 use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
@@ -218,22 +219,32 @@ impl<'p> RequestCookie<'p> {
 /// Writes the head of a request as the backend gets it.
 pub fn write_request(
     out: &mut Vec<u8>,
-    request: &Request<'_>,
+    facts: &RequestFacts<'_>,
     cookie: &RequestCookie<'_>,
     client_info: &ClientInfo,
     (secured, listener): (&Secured, &config::Listener),
 ) {
     let forwarding = forwarding(client_info, listener);
+    let rules = &cookie.pool.config().request_headers;
+    let own = [(SUBJECT, secured.subject.as_deref())];
+    let further = SetHeaders::of(rules, listener.request_id.as_deref(), facts);
+    let is_own_alone = further.is_empty() && rules.remove.is_empty();
+    let all: Vec<SetField<'_>> = match is_own_alone {
+        true => Vec::new(),
+        false => own.into_iter().filter(|(name, _)| !rules.has_rule_for(name)).chain(further.fields()).collect(),
+    };
     let edit = RequestEdit {
         x_forwarded: forwarding,
         forwarded: forwarding,
-        client: client_info.key_source(),
+        client: facts.client,
+        port: port(client_info, listener),
         secure: secured.tls,
         cookie: cookie.edit(),
-        close: !request.persists(),
-        set: &[(SUBJECT, secured.subject.as_deref())],
+        close: !facts.request.persists(),
+        set: if is_own_alone { &own } else { &all },
+        remove: &rules.remove,
     };
-    crate::http::edit::write_request(out, request, &edit);
+    crate::http::edit::write_request(out, facts.request, &edit);
 }
 
 /// How `Forwarded` and `X-Forwarded-*` are written. Those of a client that connected directly, though the listener
@@ -247,6 +258,33 @@ fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwardi
     }
 }
 
+/// The port that the client has connected to; `None`: it is a socket without one, or that of a proxy in front, which
+/// tells no address.
+fn port(client_info: &ClientInfo, listener: &config::Listener) -> Option<u16> {
+    let is_known = client_info.announced || !listener.client_tls && !client_info.local;
+    client_info.destination.filter(|_| is_known).map(|destination| destination.port())
+}
+
+/// True if the client used TLS: to this process, to a decoder in front of it, or as a trusted proxy tells.
+pub fn is_secure(
+    secured: &Secured,
+    request: &Request<'_>,
+    client_info: &ClientInfo,
+    listener: &config::Listener,
+) -> bool {
+    let told = match forwarding(client_info, listener) {
+        Forwarding::Append => told_secure(request.fields),
+        _ => None,
+    };
+    told.unwrap_or(secured.tls)
+}
+
+/// The id that a trusted proxy has given a request, on a listener with a field for it.
+pub fn given_id(request: &Request<'_>, client_info: &ClientInfo, listener: &config::Listener) -> Option<String> {
+    let name = listener.request_id.as_ref().filter(|_| forwarding(client_info, listener) == Forwarding::Append)?;
+    header_rules::given_id(request.fields, name)
+}
+
 /// Writes heads of responses as the client gets them.
 pub struct ResponseWriter<'a> {
     /// The pool's cookie in the request.
@@ -257,6 +295,8 @@ pub struct ResponseWriter<'a> {
     pub request: RequestMeta,
     /// True if the client used TLS: our cookie is then `Secure`.
     pub tls: bool,
+    /// Header fields that the pool sets.
+    pub set: &'a SetHeaders<'a>,
     /// The request brought no cookie, and gets the one of the others that did not; `None`: it has its own.
     pub follow: Option<&'a Follow>,
     /// Sec-WebSocket-Accept that has to come for the key that this process has chosen (RFC 6455 §4.1); `None`: it has
@@ -280,7 +320,7 @@ impl ResponseWriter<'_> {
 
     /// Appends the head of an interim response (1xx).
     pub fn write_interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
-        write_response(out, response, &self.request, &self.edit(response.fields, false, &[]));
+        write_response(out, response, &self.request, &self.edit(response.fields, false, &[], &[]));
     }
 
     /// Appends the head of the final response; `close`: the client's connection ends behind it. Returns a wait that has
@@ -294,18 +334,25 @@ impl ResponseWriter<'_> {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),
         };
-        write_response(out, response, &self.request, &self.edit(response.fields, close, &lines));
+        write_response(out, response, &self.request, &self.edit(response.fields, close, &lines, &self.set.fields()));
         store_wait
     }
 
     /// The changes to a response, interim or final. Counts the lines of the backend that are dropped.
-    fn edit<'e>(&'e self, fields: Fields<'_>, close: bool, add: &'e [(&'e str, &'e str)]) -> ResponseEdit<'e> {
+    fn edit<'e>(
+        &'e self,
+        fields: Fields<'_>,
+        close: bool,
+        add: &'e [(&'e str, &'e str)],
+        set: &'e [SetField<'e>],
+    ) -> ResponseEdit<'e> {
         let rule = self.cookie.rule;
         let cookie_prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
         let drop_cookie = self.cookie.own_name();
         if let Some(name) = drop_cookie {
             self.cookie.pool.count_dropped_cookies(set_cookies(fields, name).count());
         }
-        ResponseEdit { close, add, cookie_prefix, drop_cookie }
+        let remove = &self.cookie.pool.config().response_headers.remove;
+        ResponseEdit { close, add, cookie_prefix, drop_cookie, set, remove }
     }
 }

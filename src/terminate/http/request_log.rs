@@ -38,6 +38,8 @@ pub(super) struct RequestLog {
     pub routed: bool,
     /// A backend was picked for the request.
     pub picked: bool,
+    /// Id that a trusted proxy has given the request.
+    pub given_id: Option<String>,
     /// The word for what the cookie was worth.
     pub cookie: Option<&'static str>,
     /// The request uses a connection that was kept.
@@ -111,6 +113,7 @@ impl RequestLog {
             has_body: false,
             routed: false,
             picked: false,
+            given_id: None,
             cookie: None,
             reused: false,
             counted_at: None,
@@ -171,6 +174,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let (routed, picked) = (log.routed.then_some(state), log.picked.then_some(state));
         context.write(LogRecord::Request(access_log::RequestLine {
             request: self.request_id(),
+            request_id: log.given_id.take(),
             id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,

@@ -88,8 +88,6 @@ impl<'a> Shared<'a> {
 
     /// Notes where a request has its place; `follows`: it has brought no cookie.
     pub fn note_placed(&self, pool: &Pool, backend: &Arc<Backend>, follows: bool) {
-        if let Some(follow) = self.follow.as_deref().filter(|follow| follows || follow.backend(pool).is_none()) {
-            follow.note_placed(pool, backend);
-        }
+        self.follow.iter().for_each(|follow| follow.note_placed(pool, backend, follows));
     }
 }

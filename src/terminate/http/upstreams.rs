@@ -135,17 +135,13 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Admission;
-    use crate::config;
-    use crate::snapshot::{LoadedFiles, Snapshot};
+    use crate::snapshot::Snapshot;
 
     #[tokio::test]
     async fn places_of_a_backend_are_given_in_order() {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
             [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbackend = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
-        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(8)));
+        let snapshot = Snapshot::of_text(text);
         let (backends, upstreams) = (snapshot.pools[0].backends(), Upstreams::with_places(2));
         let [backend, other] = [0, 1].map(|index| &backends[index]);
         let (first, second) = (upstreams.place(backend).await, upstreams.place(backend).await);

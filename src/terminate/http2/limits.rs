@@ -1,10 +1,10 @@
-//! [`FrameCounter`]: counts what a client of HTTP/2 sends beside requests and bodies, and the resets that it causes, and
-//! ends what is a flood.
+//! [`FrameCounter`]: counts what a client of HTTP/2 sends beside requests and bodies, and ends what is a flood;
+//! [`ResetCounter`]: counts the resets that it causes.
 //!
-//! Reads the heads of frames (RFC 9113 §4.1) and skips the rest; copies no payload and judges no frame: h2 does, which
-//! gets the same bytes. Limits of h2 itself (streams, header lists, resets that wait) are not repeated. Invariant: the
-//! result depends on the bytes and on when they came, not on how they were cut.
+//! Judges no frame: h2 does, which gets the same bytes. Limits of h2 itself (streams, header lists, resets that wait) are
+//! not repeated. Invariant: the result depends on the bytes and on when they came, not on how they were cut.
 
+use super::frames::{FrameHead, FrameStep, FrameWalk};
 use crate::clock::Micros;
 
 /// Streams that a client may reset at once, and a second: as Node.js has it (`streamResetBurst`, `streamResetRate`).
@@ -20,7 +20,6 @@ const WINDOW_MAX: u64 = 16 << 20;
 
 /// Bytes before the first frame (RFC 9113 §3.4).
 const PREFACE: u32 = 24;
-const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -55,25 +54,13 @@ pub enum Excess {
 /// Follows the frames of a client from its preface on.
 #[derive(Debug)]
 pub struct FrameCounter {
-    /// Bytes of the preface or of a payload that are still to come.
-    skip: u32,
+    walk: FrameWalk,
     /// The first frame has come.
     begun: bool,
-    counts_resets_alone: bool,
-    /// The last byte of the code of a reset is still to come.
-    in_reason: bool,
-    /// Resets that were not taken by [`Self::take_resets`].
-    seen: u64,
-    head: [u8; HEAD],
-    have: u8,
-    /// Length of a padded frame of DATA, of which the first byte, the length of the padding, is still to come.
-    padded: Option<u32>,
     resets: Bucket,
     controls: Bucket,
     /// When the head of a request began that is not complete, or the head of a frame.
     head_began: Option<Micros>,
-    /// The frame that is read completes the head of a request, if it is part of one.
-    completes_head: bool,
     /// Bytes to the client that have earned no WINDOW_UPDATE yet.
     written: u64,
 }
@@ -82,38 +69,33 @@ impl FrameCounter {
     /// The state before the first byte of the preface.
     pub fn new() -> Self {
         Self {
-            skip: PREFACE,
+            walk: FrameWalk::before(PREFACE),
             begun: false,
-            counts_resets_alone: false,
-            in_reason: false,
-            seen: 0,
-            head: [0; HEAD],
-            have: 0,
-            padded: None,
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
             head_began: None,
-            completes_head: false,
             written: 0,
         }
     }
 
-    /// Follows the frames of this process, of which only resets count: a client can cause them (MadeYouReset).
-    pub fn of_server() -> Self {
-        Self { skip: 0, begun: true, counts_resets_alone: true, ..Self::new() }
-    }
-
     /// Reads on. After an excess, the connection is to end.
     pub fn read(&mut self, mut bytes: &[u8], now: Micros) -> Result<(), Excess> {
-        while !bytes.is_empty() {
-            bytes = &bytes[self.step(bytes, now)?..];
+        let mut result = Ok(());
+        while let Some(step) = self.walk.next(&mut bytes) {
+            match step {
+                FrameStep::Head(head) => result = result.and(self.begin(head, now)),
+                // The length of the padding of DATA.
+                FrameStep::Byte(head, padding) if u32::from(padding) + 1 >= head.length => {
+                    result = result.and(self.controls.take(now, Excess::Flood));
+                }
+                FrameStep::End(head) if head.has(END_HEADERS) => self.head_began = None,
+                FrameStep::Byte(..) | FrameStep::End(_) => {}
+            }
         }
-        Ok(())
-    }
-
-    /// The number of resets since the last call.
-    pub fn take_resets(&mut self) -> u64 {
-        std::mem::take(&mut self.seen)
+        if self.walk.is_in_head() {
+            self.head_began.get_or_insert(now);
+        }
+        result
     }
 
     /// When the head of a request began that is not complete; `None`: there is none.
@@ -126,65 +108,24 @@ impl FrameCounter {
         self.written = (self.written + count as u64).min(WINDOW_MAX);
     }
 
-    /// Reads a part of a head, or skips as much of a payload as there is; returns the number of bytes.
-    fn step(&mut self, bytes: &[u8], now: Micros) -> Result<usize, Excess> {
-        if self.skip > 0 {
-            let count = bytes.len().min(self.skip as usize);
-            self.skip -= count as u32;
-            self.end_head();
-            return Ok(count);
-        }
-        if std::mem::take(&mut self.in_reason) {
-            if CAUSED_BY_CLIENT.contains(&bytes[0]) {
-                self.resets.take(now, Excess::Resets)?;
-            }
-            return Ok(1);
-        }
-        if let Some(length) = self.padded.take() {
-            self.skip = length - 1;
-            if u32::from(bytes[0]) >= self.skip {
-                self.controls.take(now, Excess::Flood)?;
-            }
-            return Ok(1);
-        }
-        let have = usize::from(self.have);
-        let count = (HEAD - have).min(bytes.len());
-        self.head[have..have + count].copy_from_slice(&bytes[..count]);
-        self.have += count as u8;
-        self.head_began.get_or_insert(now);
-        if usize::from(self.have) == HEAD {
-            self.have = 0;
-            self.begin(now)?;
-        }
-        Ok(count)
-    }
-
     /// Counts the frame that begins with this head.
-    fn begin(&mut self, now: Micros) -> Result<(), Excess> {
-        let [high, middle, low, kind, flags, ..] = self.head;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        let set = |flag| flags & flag != 0;
-        if !std::mem::replace(&mut self.begun, true) && (kind != SETTINGS || set(ACK)) {
+    fn begin(&mut self, head: FrameHead, now: Micros) -> Result<(), Excess> {
+        if !std::mem::replace(&mut self.begun, true) && (head.kind != SETTINGS || head.has(ACK)) {
             return Err(Excess::NoSettings);
         }
-        if kind == RST_STREAM && self.counts_resets_alone {
-            self.seen += 1;
-            // The last byte of four says why.
-            (self.skip, self.in_reason) = (3, true);
-            return Ok(());
-        }
-        let counts = match kind {
+        let head_began = self.head_began.unwrap_or(now);
+        self.head_began = matches!(head.kind, HEADERS | CONTINUATION).then_some(head_began);
+        let counts = match head.kind {
             RST_STREAM => {
                 self.resets.take(now, Excess::Resets)?;
                 false
             }
-            _ if self.counts_resets_alone => false,
-            DATA if set(END_STREAM) => false,
-            DATA if set(PADDED) && length > 0 => {
-                (self.padded, self.head_began) = (Some(length), None);
-                return Ok(());
+            DATA if head.has(END_STREAM) => false,
+            DATA if head.has(PADDED) && head.length > 0 => {
+                self.walk.look_at(0);
+                false
             }
-            DATA | HEADERS | CONTINUATION => length == 0,
+            DATA | HEADERS | CONTINUATION => head.length == 0,
             WINDOW_UPDATE if self.written >= WINDOW_STEP => {
                 self.written -= WINDOW_STEP;
                 false
@@ -193,23 +134,51 @@ impl FrameCounter {
             _ => true,
         };
         // Each may change the windows of all streams.
-        let price = if kind == SETTINGS { SETTINGS_PRICE } else { 1 };
+        let price = if head.kind == SETTINGS { SETTINGS_PRICE } else { 1 };
         for _ in 0..if counts { price } else { 0 } {
             self.controls.take(now, Excess::Flood)?;
         }
-        self.skip = length;
-        self.completes_head = set(END_HEADERS);
-        if !matches!(kind, HEADERS | CONTINUATION) || length == 0 && self.completes_head {
-            self.head_began = None;
-        }
         Ok(())
     }
+}
 
-    /// Notes the end of a head behind the last byte of its last frame.
-    fn end_head(&mut self) {
-        if self.skip == 0 && self.completes_head {
-            self.head_began = None;
+/// Follows the frames of this process, of which only resets count: a client can cause them (MadeYouReset).
+#[derive(Debug)]
+pub struct ResetCounter {
+    walk: FrameWalk,
+    resets: Bucket,
+    /// Resets that were not taken by [`Self::take_resets`].
+    seen: u64,
+}
+
+impl ResetCounter {
+    /// The state before the first frame.
+    pub fn new() -> Self {
+        Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS), seen: 0 }
+    }
+
+    /// Reads on. After an excess, the connection is to end.
+    pub fn read(&mut self, mut bytes: &[u8], now: Micros) -> Result<(), Excess> {
+        let mut result = Ok(());
+        while let Some(step) = self.walk.next(&mut bytes) {
+            match step {
+                FrameStep::Head(head) if head.kind == RST_STREAM => {
+                    self.seen += 1;
+                    // The last byte of four says why.
+                    self.walk.look_at(3);
+                }
+                FrameStep::Byte(_, code) if CAUSED_BY_CLIENT.contains(&code) => {
+                    result = result.and(self.resets.take(now, Excess::Resets));
+                }
+                _ => {}
+            }
         }
+        result
+    }
+
+    /// The number of resets since the last call.
+    pub fn take_resets(&mut self) -> u64 {
+        std::mem::take(&mut self.seen)
     }
 }
 
@@ -266,9 +235,14 @@ mod tests {
 
     /// How many of these frames pass at once.
     fn most(counter: &mut FrameCounter, frame: &[u8], now: Micros) -> (usize, Option<Excess>) {
+        most_of(|| counter.read(frame, now))
+    }
+
+    /// How many frames pass at once that this reads one by one.
+    fn most_of(mut read: impl FnMut() -> Result<(), Excess>) -> (usize, Option<Excess>) {
         let mut passed = 0;
         while passed < 20_000 {
-            match counter.read(frame, now) {
+            match read() {
                 Ok(()) => passed += 1,
                 Err(excess) => return (passed, Some(excess)),
             }
@@ -337,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_wherever_they_are_cut() {
+    fn frames_count_alike_wherever_they_are_cut() {
         let mut bytes = preface();
         // Payloads that look like frames.
         let reset = frame(RST_STREAM, 0, &[0; 4]);
@@ -351,17 +325,17 @@ mod tests {
         bytes.extend(frame(PING, 0, &[0; 8]));
         let counted = |counter: &FrameCounter| {
             let tokens = |bucket: &Bucket| (bucket.full - SECOND) / bucket.each;
-            (tokens(&counter.resets), tokens(&counter.controls), counter.skip, counter.have)
+            (tokens(&counter.resets), tokens(&counter.controls))
         };
         for first in 0..=bytes.len() {
             let mut counter = FrameCounter::new();
             counter.read(&bytes[..first], SECOND).unwrap();
             counter.read(&bytes[first..], SECOND).unwrap();
-            assert_eq!(counted(&counter), (1, 24, 0, 0), "{first}");
+            assert_eq!(counted(&counter), (1, 24), "{first}");
         }
         let mut counter = FrameCounter::new();
         bytes.iter().for_each(|byte| counter.read(&[*byte], SECOND).unwrap());
-        assert_eq!(counted(&counter), (1, 24, 0, 0));
+        assert_eq!(counted(&counter), (1, 24));
     }
 
     #[test]
@@ -381,11 +355,11 @@ mod tests {
     #[test]
     fn of_the_resets_of_this_process_those_count_that_the_client_has_caused() {
         for (code, wanted) in [(1, (1_000, Some(Excess::Resets))), (2, (20_000, None)), (8, (20_000, None))] {
-            let mut counter = FrameCounter::of_server();
+            let mut counter = ResetCounter::new();
             let reset = frame(RST_STREAM, 0, &[0, 0, 0, code]);
-            assert_eq!(most(&mut counter, &reset, SECOND), wanted, "{code}");
+            assert_eq!(most_of(|| counter.read(&reset, SECOND)), wanted, "{code}");
             assert!(counter.take_resets() >= wanted.0 as u64 && counter.take_resets() == 0);
-            assert_eq!(most(&mut counter, &frame(SETTINGS, 0, &[0; 6]), SECOND), (20_000, None));
+            assert_eq!(most_of(|| counter.read(&frame(SETTINGS, 0, &[0; 6]), SECOND)), (20_000, None));
         }
     }
 

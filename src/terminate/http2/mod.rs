@@ -12,6 +12,7 @@
 //! as one of HTTP/1; what a client can make this process hold is bounded by `http2_streams`, [`HEADS_MAX`], [`WINDOW`] and
 //! [`SEND_BUFFER`].
 
+mod frames;
 mod limits;
 mod request_body;
 mod response;
@@ -44,7 +45,7 @@ use super::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Limits;
 use crate::fault::Endpoint;
-use crate::http::http2_head::{StreamHead, write_head};
+use crate::http::http2_head::{StreamBody, StreamHead, write_head};
 use crate::outcome::Ended;
 
 /// Bytes of all bodies together that the client may send before backends have taken some. Each stream has its part of
@@ -77,7 +78,7 @@ pub async fn serve(
     let notes = Rc::new(WireNotes::default());
     let wire = Wire::new(SharedStream(Rc::clone(&socket)), unread, Rc::clone(&notes));
     let shared = {
-        let many_clients = conversation.client_info.peer.is_some();
+        let many_clients = conversation.client_info.is_of_trusted_peer();
         Rc::new(Shared::for_many_at_once(rules, secured, limits.http2_backend_connections, many_clients))
     };
     let life = conversation.listener().map_or(0, |listener| listener.limits.lifetime_ms);
@@ -430,7 +431,7 @@ async fn serve_stream(conversation: Conversation, shared: Rc<Shared<'_>>, incomi
         return respond.send_reset(Reason::REFUSED_STREAM);
     };
     conversation.context.counters().http2_streams.add(1);
-    let response = ResponseTranslator::new(head.method == http::Method::HEAD, accept);
+    let response = ResponseTranslator::new(head.method == http::Method::HEAD, framing == StreamBody::Tunnel);
     drop(head);
     let stream = Http2Stream::new(&conversation, body, framing, respond, response);
     tokio::select! {

@@ -11,7 +11,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::http::field::{FieldRef, Fields, KnownField};
+use crate::http::field::{FieldRef, KnownField};
 use crate::http::head::{self, ResponseReader};
 use crate::http::upgrade::{RequestMeta, Upgrade};
 use crate::http::{Method, Progress, Refused, Version};
@@ -59,8 +59,6 @@ impl From<Refused> for BadResponse {
 pub struct ResponseTranslator {
     state: State,
     asked: RequestMeta,
-    /// Sec-WebSocket-Accept of the response to an extended CONNECT.
-    accept: Option<[u8; 28]>,
 }
 
 #[derive(Debug)]
@@ -78,16 +76,15 @@ enum State {
 }
 
 impl ResponseTranslator {
-    /// A translator for the response to a HEAD, to an extended CONNECT with the value that accepts it, or to any other
-    /// request.
-    pub fn new(is_head_request: bool, accept: Option<[u8; 28]>) -> Self {
+    /// A translator for the response to a HEAD, to an extended CONNECT, or to any other request.
+    pub fn new(is_head_request: bool, is_tunnel: bool) -> Self {
         let asked = RequestMeta {
             method: if is_head_request { Method::Head } else { Method::Get },
             version: Version::Http11,
             persists: true,
-            upgrade: accept.map(|_| Upgrade::WebSocket),
+            upgrade: is_tunnel.then_some(Upgrade::WebSocket),
         };
-        Self { state: State::Head(None), asked, accept }
+        Self { state: State::Head(None), asked }
     }
 
     /// Returns the next piece of the bytes, and how many of them it takes; `most` is the longest data. Without a piece,
@@ -136,16 +133,13 @@ impl ResponseTranslator {
             reader.pass_interim()?;
             return Ok((length, Some(Piece::Interim(response))));
         }
-        let (ends, next) = match self.accept {
-            Some(accept) if head.switches() => {
-                check_accept(head.fields, accept)?;
-                *response.status_mut() = StatusCode::OK;
-                (false, State::Tunnel)
-            }
-            // Any 2xx would tell the client that its tunnel stands.
-            Some(_) if response.status().is_success() => return Err(Refused::BadSwitch.into()),
-            _ if head.framing.is_empty() => (true, State::Complete),
-            _ => (false, State::Body { body: Body::new(head.framing), trailers: Vec::new() }),
+        let (ends, next) = if head.switches() {
+            *response.status_mut() = StatusCode::OK;
+            (false, State::Tunnel)
+        } else if head.framing.is_empty() {
+            (true, State::Complete)
+        } else {
+            (false, State::Body { body: Body::new(head.framing), trailers: Vec::new() })
         };
         self.state = next;
         Ok((length, Some(Piece::Head { response, ends })))
@@ -217,15 +211,6 @@ fn passes(head: &head::Response<'_>, field: &FieldRef<'_>) -> bool {
         known if known.is_hop_by_hop() => false,
         _ if head.switches() && field.name.eq_ignore_ascii_case(b"sec-websocket-accept") => false,
         _ => !is_named(field),
-    }
-}
-
-/// The backend must have read the key that it was sent (RFC 6455 §4.1).
-fn check_accept(fields: Fields<'_>, accept: [u8; 28]) -> Result<(), BadResponse> {
-    let mut values = fields.named("sec-websocket-accept");
-    match (values.next(), values.next()) {
-        (Some(value), None) if value == accept => Ok(()),
-        _ => Err(Refused::BadSwitch.into()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::limits::{Excess, FrameCounter};
+use super::limits::{Excess, FrameCounter, ResetCounter};
 use crate::clock::{self, Micros};
 use crate::fault::Fault;
 use crate::terminate::buffer::{BUFFER, Buffer};
@@ -71,7 +71,7 @@ pub struct Wire<S> {
     /// Bytes that were read before.
     unread: Buffer,
     frames: FrameCounter,
-    sent: FrameCounter,
+    sent: ResetCounter,
     /// The client has sent too much of something: it may still be told.
     is_over: bool,
     /// Reads in this turn.
@@ -82,15 +82,7 @@ pub struct Wire<S> {
 impl<S: ByteStream> Wire<S> {
     /// Takes a stream of which these bytes were read, from the preface on.
     pub fn new(stream: S, unread: Buffer, notes: Rc<WireNotes>) -> Self {
-        Self {
-            stream,
-            unread,
-            frames: FrameCounter::new(),
-            sent: FrameCounter::of_server(),
-            is_over: false,
-            reads: 0,
-            notes,
-        }
+        Self { stream, unread, frames: FrameCounter::new(), sent: ResetCounter::new(), is_over: false, reads: 0, notes }
     }
 
     /// The error for h2, which reports it in words of its own; the notes keep what it was.

@@ -262,6 +262,12 @@ fn write(engine: &Engine, request: &mut SendStream<Bytes>, bytes: &[u8], end: bo
     })
 }
 
+/// The next bytes of a body, which leave their windows; `None`: it has ended.
+fn piece(engine: &Engine, body: &mut RecvStream) -> Option<Answered<Bytes>> {
+    let piece = engine.wait(body.data())?;
+    Some(piece.and_then(|piece| body.flow_control().release_capacity(piece.len()).map(|()| piece)))
+}
+
 impl Exchange {
     /// Sends bytes of the body as the windows permit, all of them; `end`: they are the last.
     pub fn write(&mut self, bytes: &[u8], end: bool) -> Answered<()> {
@@ -332,9 +338,17 @@ impl Begun {
 
     /// The next bytes of the body, which leave their windows; `None`: it has ended.
     pub fn piece(&mut self) -> Option<Answered<Bytes>> {
-        let engine = Arc::clone(&self.engine);
-        let piece = engine.wait(self.body.data())?;
-        Some(piece.and_then(|piece| self.body.flow_control().release_capacity(piece.len()).map(|()| piece)))
+        piece(&self.engine, &mut self.body)
+    }
+
+    /// Both directions, each for a thread of its own: what sends more bytes, as [`Self::write`], and what reads, as
+    /// [`Self::piece`].
+    pub fn halves(
+        &mut self,
+    ) -> (impl FnMut(&[u8], bool) -> Answered<()> + Send, impl FnMut() -> Option<Answered<Bytes>> + Send) {
+        let Self { engine, body, request, .. } = self;
+        let engine = &*engine;
+        (move |bytes: &[u8], end| write(engine, request, bytes, end), move || piece(engine, body))
     }
 
     /// The body to its end.

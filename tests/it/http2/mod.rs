@@ -9,8 +9,10 @@ mod client;
 mod failures;
 mod frames;
 mod goaway;
+mod long_bodies;
 mod malformed;
 mod messages;
+mod mixed;
 mod negotiation;
 mod page_load;
 mod places;
@@ -44,6 +46,11 @@ fn plain(top: &str, options: &str, backends: &[SocketAddr]) -> Sessile {
 /// The same, with further keys of the listener.
 fn plain_with(top: &str, keys: &str, options: &str, backends: &[SocketAddr]) -> Sessile {
     Sessile::start(&(top.to_owned() + &listener("p", keys) + &pool("p", options, backends)))
+}
+
+/// A size that `SESSILE_TEST_` and this word may tell.
+fn told(word: &str, otherwise: usize) -> usize {
+    std::env::var(format!("SESSILE_TEST_{word}")).map_or(otherwise, |size| size.parse().expect("a number"))
 }
 
 /// Lines of requests in the access log, once there are so many.

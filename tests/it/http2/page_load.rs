@@ -1,4 +1,6 @@
 //! Streams without a cookie: all of a first page load go to one backend, and when that is off.
+//!
+//! `SESSILE_TEST_PAGE_LOADS` is the number of first page loads, each over a connection of its own.
 
 use std::collections::HashMap;
 
@@ -10,8 +12,10 @@ use super::site::{Site, counts, name_of};
 use super::{HTTP, INSERT, plain_with, request_lines};
 use crate::terminate::Front;
 
-const LOADS: usize = 100;
 const STREAMS: usize = 20;
+
+/// Page loads in the tree's own runs.
+const LOADS: usize = 100;
 
 fn home(reply: &Reply) -> String {
     assert_eq!(reply.status, 200);
@@ -32,9 +36,10 @@ fn load(client: &Client, path: &str) -> Vec<Reply> {
 
 #[test]
 fn a_first_page_load_gets_one_backend_and_one_cookie() {
+    let loads = super::told("PAGE_LOADS", LOADS);
     let (front, _sites) = three();
     let mut homes = Vec::new();
-    for number in 0..LOADS {
+    for number in 0..loads {
         let client = Client::with(&front);
         let replies = load(&client, &format!("/{number}"));
         let own = counts(replies.iter().map(home));
@@ -48,13 +53,13 @@ fn a_first_page_load_gets_one_backend_and_one_cookie() {
         homes.push(home(&replies[0]));
     }
     let homes = counts(homes);
-    assert!(homes.len() == 3 && homes.values().all(|count| *count > LOADS / 6), "clients are spread: {homes:?}");
-    let lines = request_lines(&front.sessile, LOADS * (STREAMS + 1));
+    assert!(homes.len() == 3 && homes.values().all(|count| *count > loads / 6), "clients are spread: {homes:?}");
+    let lines = request_lines(&front.sessile, loads * (STREAMS + 1));
     let mut reasons: HashMap<String, Vec<&Value>> = HashMap::new();
     for line in lines.iter().filter(|line| line["path"] != "/next") {
         reasons.entry(line["path"].to_string()).or_default().push(&line["reason"]);
     }
-    assert_eq!(reasons.len(), LOADS);
+    assert_eq!(reasons.len(), loads);
     for (path, reasons) in reasons {
         let following = reasons.iter().filter(|reason| **reason == "connection").count();
         assert_eq!((reasons.len(), following), (STREAMS, STREAMS - 1), "{path}: {reasons:?}");

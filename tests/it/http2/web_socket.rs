@@ -10,6 +10,7 @@ use h2::ext::Protocol;
 use rustix::process::Signal;
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request as Asked, Response as Accepted};
 
 use super::client::{Begun, Client};
@@ -18,6 +19,16 @@ use super::{HTTP, line_of};
 use crate::support::backend::Backend;
 use crate::support::eventually;
 use crate::terminate::Front;
+
+/// The value that accepts the key in this head (RFC 6455 §4.2.2).
+fn accept_of(head: &[u8]) -> String {
+    let head = String::from_utf8_lossy(head);
+    let key = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim())
+    });
+    derive_accept_key(key.expect("a key").as_bytes())
+}
 
 /// The head of an extended CONNECT.
 fn connect(client: &Client, path: &str, fields: &[(&str, &str)]) -> Request<()> {
@@ -221,17 +232,20 @@ fn an_answer_that_does_not_fit_the_key_is_no_websocket() {
     let backend = Backend::serving(|mut stream| {
         let mut piece = [0; 4096];
         let n = stream.read(&mut piece)?;
-        let accept = match piece[..n].starts_with(b"GET /none") {
-            true => "",
-            false => "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n",
+        let (right, wrong) = (accept_of(&piece[..n]), "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+        let values = match piece.get(4..6) {
+            Some(b"/n") => vec![],
+            Some(b"/t") => vec![&right[..], wrong],
+            _ => vec![wrong],
         };
+        let accept: String = values.iter().map(|value| format!("Sec-WebSocket-Accept: {value}\r\n")).collect();
         let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
         stream.write_all(format!("{head}{accept}\r\n").as_bytes())?;
         stream.read_to_end(&mut Vec::new()).map(drop)
     });
     let front = Front::start("", HTTP, &[backend.address]);
     let client = Client::with(&front);
-    for path in ["/wrong", "/none"] {
+    for path in ["/wrong", "/none", "/twice"] {
         let refused = open(&client, path, &[]);
         assert_eq!(refused.head.status(), 502, "{path}");
         let line = line_of(&front.sessile, path);
@@ -256,12 +270,7 @@ fn a_reset_or_an_end_of_one_side_reaches_the_other() {
     let leaves = Backend::serving(|mut stream| {
         let mut piece = [0; 4096];
         let n = stream.read(&mut piece)?;
-        let head = String::from_utf8_lossy(&piece[..n]).into_owned();
-        let key = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_owned())
-        });
-        let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.expect("a key").as_bytes());
+        let accept = accept_of(&piece[..n]);
         let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
         stream.write_all(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\nbytes").as_bytes())
     });

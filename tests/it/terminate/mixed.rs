@@ -31,7 +31,7 @@ const BACKENDS: usize = 4;
 
 /// The kind of a request, and what it does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Plain,
     Chunked,
     Interim,
@@ -40,6 +40,7 @@ enum Kind {
     NotModified,
     UntilClose,
     Fails,
+    Missing,
     /// The backend replies, keeps the connection by its response, and closes it.
     Leaves,
     /// The backend replies before it has read the body, and closes.
@@ -59,14 +60,14 @@ enum Kind {
 }
 
 use Kind::{
-    Abort, Babbles, Chunked, Early, Empty, Fails, HalfBody, HalfHead, Interim, Late, Leave, Leaves, Nonsense,
+    Abort, Babbles, Chunked, Early, Empty, Fails, HalfBody, HalfHead, Interim, Late, Leave, Leaves, Missing, Nonsense,
     NotModified, Plain, Resets, Silent, UntilClose,
 };
 
 /// Most requests are of these kinds.
-const GOOD: [Kind; 9] = [Plain, Chunked, Interim, Late, Empty, NotModified, Fails, Plain, Chunked];
-/// Kinds that end a connection.
-const BAD: [Kind; 11] =
+pub const GOOD: [Kind; 10] = [Plain, Chunked, Interim, Late, Empty, NotModified, Fails, Missing, Plain, Chunked];
+/// Kinds that end a connection of HTTP/1.1.
+pub const BAD: [Kind; 11] =
     [UntilClose, Leaves, Early, Babbles, Silent, Resets, HalfHead, HalfBody, Nonsense, Abort, Leave];
 
 /// One request that was sent.
@@ -79,18 +80,18 @@ struct Ask {
 }
 
 /// Body of a complete response, unique among all responses.
-fn text(path: &str, user: &str, body: usize) -> String {
+pub fn text(path: &str, user: &str, body: usize) -> String {
     let line = format!("{path} of {user} with {body}\n");
     let number: usize = path.rsplit('/').next().unwrap().parse().unwrap();
     line.repeat(if number.is_multiple_of(97) { 900 } else { 1 + number % 23 })
 }
 
-fn path_of(kind: Kind, user: &str, number: usize) -> String {
+pub fn path_of(kind: Kind, user: &str, number: usize) -> String {
     format!("/{kind:?}/{user}/{number}")
 }
 
 /// Replies as the backend that the request has reached.
-async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::Result<bool> {
+pub async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::Result<bool> {
     let path = asked.path();
     let mut words = path.split('/').skip(1);
     let (kind, user) = (words.next().unwrap(), words.next().unwrap());
@@ -105,7 +106,11 @@ async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::
     let who = if own && line.owner == carrier { path } else { "/mixed/up/0" };
     let head = format!("X-Who: {who}\r\nX-Backend: {backend}\r\n");
     let text = text(path, user, asked.body.len());
-    let status = if kind == "Fails" { "503 Not Now" } else { "200 OK" };
+    let status = match kind {
+        "Fails" => "503 Not Now",
+        "Missing" => "404 Not Found",
+        _ => "200 OK",
+    };
     let sized = format!("HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\n\r\n", text.len());
     let body = if asked.method() == "HEAD" { "" } else { &*text };
     match kind {

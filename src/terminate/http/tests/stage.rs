@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::wire::Wire;
-use crate::admission::Admission;
-use crate::config;
 use crate::connection::ClientInfo;
 use crate::http::edit::{RequestEdit, write_request};
 use crate::http::head::{RequestReader, ResponseReader};
@@ -20,12 +18,13 @@ use crate::http::upgrade::RequestMeta;
 use crate::http::{Framing, Progress};
 use crate::pool::{Lease, PickScene, Pool};
 use crate::random::Random;
-use crate::snapshot::{Current, LoadedFiles, Snapshot};
+use crate::snapshot::{Current, Snapshot};
 use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
 use crate::terminate::http::client_side::Http1Client;
 use crate::terminate::http::exchange::{Exchange, Exchanged};
+use crate::terminate::http::header_rules::{RequestFacts, SetHeaders};
 use crate::terminate::http::local_reply::RequestFailure;
 use crate::terminate::http::request_cookie::{RequestCookie, ResponseWriter};
 use crate::terminate::http::upstreams::UpstreamConnection;
@@ -90,11 +89,7 @@ pub struct Left {
 impl Stage {
     pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let checked = config::check(CONFIG, &|_| Err(std::io::ErrorKind::NotFound.into()));
-        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let admission = Arc::new(Admission::new(8));
-        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
-        let current = Arc::new(Current::new(snapshot));
+        let current = Arc::new(Current::new(Snapshot::of_text(CONFIG)));
         let context = {
             let _inside = runtime.enter();
             RuntimeContext::alone(&current)
@@ -114,6 +109,8 @@ impl Stage {
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(&asked.head), Progress::Done(_)));
         let cookie = RequestCookie::read(&self.pool, reader.request(&asked.head).fields, || 0);
+        let facts = RequestFacts { client: None, is_secure: false, request: &reader.request(&asked.head), id: &"" };
+        let set = SetHeaders::of(&self.pool.config().response_headers, None, &facts);
         let writer = ResponseWriter {
             cookie: &cookie,
             backend: 0,
@@ -121,6 +118,7 @@ impl Stage {
             follow: None,
             accept: None,
             tls: false,
+            set: &set,
             conversation: &self.conversation,
         };
         let facts = self.conversation.client_info.facts();

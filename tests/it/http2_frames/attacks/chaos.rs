@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Memory, during, warmed_up};
+use super::beside;
 use crate::http2_frames::hpack::{block, indexed, indexing, table_size};
 use crate::http2_frames::site::Site;
 use crate::http2_frames::wire::*;
@@ -131,13 +131,8 @@ fn play(site: &Site, seed: u64) {
 #[test]
 fn any_frames_in_any_order() {
     let site = Site::start("body_timeout = \"1s\"\nresponse_timeout = \"2s\"\nkeepalive_timeout = \"2s\"");
-    let bystander = warmed_up(&site);
-    let memory = Memory::watch(&site);
-    during(&memory, &site, || (0..SEEDS).for_each(|seed| play(&site, seed)));
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
-    assert!(served > 0);
-    assert!(memory.grown() < GROWTH_KIB, "{memory}");
+    let ((), felt) = beside(&site, || (0..SEEDS).for_each(|seed| play(&site, seed)));
+    felt.is_within(GROWTH_KIB);
     let mut words = String::new();
     for word in site.endings("connection", SEEDS as usize) {
         if ["panicked", "local_error", "no_memory"].contains(&word.as_str()) {

@@ -20,8 +20,8 @@ use super::site::{Bystander, Site};
 use super::wire::*;
 use crate::support::PATIENCE;
 
-/// Memory that one connection may take, in KiB.
-const GROWTH_KIB: usize = 2 * 1_024;
+/// Memory that the connections of an attack may take together, in KiB.
+const GROWTH_KIB: usize = CONNECTIONS * 2 * 1_024;
 
 /// How long a bystander may wait for one response on a machine that runs other tests.
 const WAIT: Duration = Duration::from_secs(3);
@@ -60,32 +60,25 @@ impl Attack {
 
     /// Runs it against a site; what was wrong.
     fn run_at(&self, site: &Site) -> String {
-        let bystander = warmed_up(site);
-        let before = site.lines("connection").len();
-        let memory = Memory::watch(site);
-        let began = Instant::now();
-        let ends = during(&memory, site, || {
-            thread::scope(|scope| {
+        let ((ends, before), felt) = beside(site, || {
+            let (before, began) = (site.lines("connection").len(), Instant::now());
+            let ends: Vec<_> = thread::scope(|scope| {
                 let play = || {
                     let mut client = site.client();
                     (self.play)(&mut client);
                     client.end(PATIENCE)
                 };
                 let attackers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(play)).collect();
-                attackers.into_iter().map(|attacker| attacker.join().expect("an attacker")).collect::<Vec<_>>()
-            })
+                attackers.into_iter().map(|attacker| attacker.join().expect("an attacker")).collect()
+            });
+            println!("ended {ends:?} after {:?}", began.elapsed());
+            (ends, before)
         });
-        let took = began.elapsed();
-        let (served, longest) = bystander.stop();
-        println!("ended {ends:?} after {took:?}; {served} served meanwhile, {longest:?} at most; {memory}");
-        let mut wrong = memory.verdict();
+        let mut wrong = felt.verdict(GROWTH_KIB);
         for (code, is_closed) in &ends {
             if !is_closed || code.is_some_and(|code| !self.codes.contains(&code)) {
                 wrong += &format!("a connection ended by GOAWAY {code:?}, closed: {is_closed}\n");
             }
-        }
-        if served == 0 || longest > WAIT {
-            wrong += &format!("the bystander got {served} responses, one after {longest:?}\n");
         }
         let words = site.endings("connection", before + ends.len()).split_off(before);
         if !words.iter().all(|word| self.ended.contains(&word.as_str())) {
@@ -158,18 +151,47 @@ impl Memory {
     fn grown(&self) -> usize {
         self.most.load(Relaxed).saturating_sub(self.before)
     }
+}
 
-    /// What is wrong with the growth.
-    fn verdict(&self) -> String {
-        let most = CONNECTIONS * GROWTH_KIB;
-        if self.grown() > most { format!("{self}, of at most {most}\n") } else { String::new() }
+/// What a bystander and the process have felt of something.
+struct Felt {
+    /// Responses of the bystander, and the longest time of one.
+    served: u32,
+    longest: Duration,
+    /// The process's own memory before, and what it has grown by, in KiB.
+    before: usize,
+    grown: usize,
+}
+
+impl Felt {
+    /// What is wrong with it, where the memory may grow by so many KiB.
+    fn verdict(&self, most: usize) -> String {
+        let Self { served, longest, before, grown } = self;
+        let mut wrong = String::new();
+        if *grown > most {
+            wrong += &format!("{grown} KiB more than {before}, of at most {most}\n");
+        }
+        if *served == 0 || *longest > WAIT {
+            wrong += &format!("the bystander got {served} responses, one after {longest:?}\n");
+        }
+        wrong
+    }
+
+    fn is_within(&self, most: usize) {
+        let wrong = self.verdict(most);
+        assert!(wrong.is_empty(), "\n{wrong}");
     }
 }
 
-impl std::fmt::Display for Memory {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} KiB more than {}", self.grown(), self.before)
-    }
+/// Runs something beside a bystander, and watches both it and the memory of the process meanwhile.
+fn beside<T>(site: &Site, run: impl FnOnce() -> T) -> (T, Felt) {
+    let bystander = warmed_up(site);
+    let memory = Memory::watch(site);
+    let result = during(&memory, site, run);
+    let (served, longest) = bystander.stop();
+    let (before, grown) = (memory.before, memory.grown());
+    println!("{served} served meanwhile, {longest:?} at most; {grown} KiB more than {before}");
+    (result, Felt { served, longest, before, grown })
 }
 
 /// Measures the memory while something runs.

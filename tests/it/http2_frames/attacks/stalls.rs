@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{CONNECTIONS, Memory, during, warmed_up};
+use super::{CONNECTIONS, GROWTH_KIB, beside};
 use crate::http2_frames::site::Site;
 use crate::http2_frames::wire::*;
 use crate::support::eventually;
@@ -32,10 +32,8 @@ fn ends(client: &mut Client, count: usize) -> (Duration, Duration) {
 /// Runs a client whose streams stall; each ends after `body_timeout`, its connection does not.
 fn stalled(settings: &[(u16, u32)], streams: usize, ended: &[&str], send: impl Fn(&mut Client, u32)) {
     let site = Site::start("body_timeout = \"1s\"");
-    let bystander = warmed_up(&site);
-    let before = site.lines("request").len();
-    let memory = Memory::watch(&site);
-    let clients = during(&memory, &site, || {
+    let ((clients, before), felt) = beside(&site, || {
+        let before = site.lines("request").len();
         let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| Client::open_with(site.address, settings)).collect();
         for client in &mut clients {
             for stream in 0..streams as u32 {
@@ -46,11 +44,9 @@ fn stalled(settings: &[(u16, u32)], streams: usize, ended: &[&str], send: impl F
             let (first, last) = ends(client, streams);
             println!("ended between {first:?} and {last:?}");
         }
-        clients
+        (clients, before)
     });
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
-    assert!(memory.verdict().is_empty() && served > 0, "{}", memory.verdict());
+    felt.is_within(GROWTH_KIB);
     let words = site.endings("request", before + CONNECTIONS * streams).split_off(before);
     assert!(words.iter().all(|word| ended.contains(&word.as_str())), "{words:?}");
     // The connections go on: a response without DATA needs no window.
@@ -88,9 +84,7 @@ fn bodies_that_do_not_come() {
 #[test]
 fn a_hundred_streams_whose_windows_stay_shut() {
     let site = Site::start("");
-    let bystander = warmed_up(&site);
-    let memory = Memory::watch(&site);
-    let clients = during(&memory, &site, || {
+    let (clients, felt) = beside(&site, || {
         let mut clients: Vec<_> =
             (0..CONNECTIONS).map(|_| Client::open_with(site.address, &[(INITIAL_WINDOW_SIZE, 0)])).collect();
         for client in &mut clients {
@@ -111,9 +105,7 @@ fn a_hundred_streams_whose_windows_stay_shut() {
     let most = site.received.most_open.load(Relaxed);
     assert!(most <= CONNECTIONS * BACKEND_CONNECTIONS + CONNECTIONS + 1, "{most} connections at once");
     drop(clients);
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
-    assert!(memory.verdict().is_empty() && served > 0, "{}", memory.verdict());
+    felt.is_within(GROWTH_KIB);
     site.is_at_rest();
 }
 
@@ -123,9 +115,7 @@ fn bodies_that_fill_all_windows() {
     /// Bytes of one frame: above those that are counted as a flood.
     const PIECE: usize = 300;
     let site = Site::start("");
-    let bystander = warmed_up(&site);
-    let memory = Memory::watch(&site);
-    let clients = during(&memory, &site, || {
+    let (clients, felt) = beside(&site, || {
         let fill = || {
             let mut client = site.client();
             for stream in 0..100 {
@@ -148,10 +138,8 @@ fn bodies_that_fill_all_windows() {
         })
     });
     drop(clients);
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
     // Windows of 1,600 KiB a connection, and in frames as small as these more for each frame than its bytes.
-    assert!(memory.grown() <= CONNECTIONS * 5 * 1_024 && served > 0, "{memory}");
+    felt.is_within(CONNECTIONS * 5 * 1_024);
     site.is_at_rest();
 }
 
@@ -213,10 +201,8 @@ fn deaf(site: &Site, paths: &[&str]) -> Client {
 #[test]
 fn responses_that_are_not_read_are_bounded() {
     let site = Site::start("");
-    let bystander = warmed_up(&site);
-    let memory = Memory::watch(&site);
     let paths = [&["/large"; 5][..], &["/page"; 95]].concat();
-    let clients = during(&memory, &site, || {
+    let (clients, felt) = beside(&site, || {
         let clients: Vec<_> = (0..CONNECTIONS).map(|_| deaf(&site, &paths)).collect();
         let (mut taken, mut since) = (0, Instant::now());
         eventually("no more to be taken from the backend", || {
@@ -229,9 +215,7 @@ fn responses_that_are_not_read_are_bounded() {
         clients
     });
     drop(clients);
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
-    assert!(memory.verdict().is_empty() && served > 0, "{}", memory.verdict());
+    felt.is_within(GROWTH_KIB);
     site.is_at_rest();
 }
 
@@ -252,9 +236,7 @@ fn responses_that_are_not_read_end() {
 #[test]
 fn streams_without_end() {
     let site = Site::start("");
-    let bystander = warmed_up(&site);
-    let memory = Memory::watch(&site);
-    let clients = during(&memory, &site, || {
+    let (clients, felt) = beside(&site, || {
         let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| site.client()).collect();
         for client in &mut clients {
             for stream in 0..150 {
@@ -278,8 +260,6 @@ fn streams_without_end() {
     let at_backend = site.received.count("/never");
     assert!(at_backend <= CONNECTIONS * BACKEND_CONNECTIONS, "{at_backend} requests are at the backend");
     drop(clients);
-    let (served, longest) = bystander.stop();
-    println!("{served} served meanwhile, {longest:?} at most; {memory}");
-    assert!(memory.verdict().is_empty() && served > 0, "{}", memory.verdict());
+    felt.is_within(GROWTH_KIB);
     site.is_at_rest();
 }
