@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use sessile::config::{self, SameSite, Secure};
+use sessile::config::{self, CookieLifetime, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
 use sessile::sticky::cookie::{CookieVerdict, Insert, Issue, KeyRing, Nonce, Nonces};
 
@@ -28,12 +28,14 @@ fn insert(keys: &[&str]) -> Insert {
         makes_keys: false,
         max_idle: Duration::from_secs(86_400),
         max_life: None,
+        lifetime: CookieLifetime::Idle,
         domain: None,
         path: "/".to_owned(),
         secure: Secure::Auto,
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
+        cross_site_twin: false,
     };
     let names: Vec<_> = (0..100).map(|n| format!("backend-{n}")).collect();
     let names = Arc::new(Names::new(names.iter().map(String::as_str)));

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use divan::{Bencher, black_box};
 use sessile::http::body::Body;
 use sessile::http::cookie;
-use sessile::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
+use sessile::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, write_request, write_response};
 use sessile::http::forwarded::Forwarding;
 use sessile::http::head::{RequestReader, ResponseReader};
 use sessile::http::{Framing, Progress};
@@ -103,7 +103,7 @@ fn request_head_1_kib_and_cookie_and_edit(bencher: Bencher<'_, '_>) {
         client: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
         port: Some(443),
         secure: true,
-        cookie: CookieEdit::Remove(b"SESSILE"),
+        cookie: CookieEdit::Remove(CookieNames::one(b"SESSILE")),
         close: false,
         set: &[("X-Request-Id", Some("0123456789abcdef"))],
         remove: &[],

@@ -305,7 +305,8 @@ mod tests {
     fn clients_of_one_address_that_cookies_tell_apart_are_counted_each() {
         let insert = "cookie = { mode = \"route\", name = \"SID\" }\nhttp = true";
         let pool = pool(insert);
-        let rule = config::Cookie { name: "SID".into(), mode: config::CookieMode::Route };
+        let rule =
+            config::Cookie { name: "SID".into(), mode: config::CookieMode::Route(config::RouteRules::default()) };
         let rule = CookieRule::new(&rule, "p", ["a", "b"], |_| Err(())).unwrap();
         let pool = StickTables::new(None, &Secret::new([7; 16]), 0).give(pool.with_cookie(Some(rule)));
         let facts = Facts { source: Some([192, 0, 2, 1].into()), ..Facts::default() };

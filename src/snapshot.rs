@@ -281,7 +281,7 @@ impl Listener {
 
 /// The kinds of TLVs in the keys of pools, sorted.
 fn tlv_kinds(pools: &[Arc<Pool>]) -> Box<[u8]> {
-    let parts = pools.iter().flat_map(|pool| &pool.config().key);
+    let parts = pools.iter().flat_map(|pool| &pool.config().key).flat_map(KeyPart::alternatives);
     let kind = |part: &KeyPart| if let KeyPart::Tlv(kind) = part { Some(*kind) } else { None };
     let mut kinds: Vec<_> = parts.filter_map(kind).collect();
     kinds.sort_unstable();

@@ -179,7 +179,7 @@ fn client_hello(name: &str) -> Vec<u8> {
 /// Reads a request and its response and writes both heads anew, into buffers that exist already.
 #[test]
 fn http_heads_and_bodies_cost_nothing() {
-    use sessile::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
+    use sessile::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, write_request, write_response};
     use sessile::http::head::{RequestReader, ResponseReader};
     use sessile::http::{Progress, body::Body, cookie, forwarded::Forwarding, set_cookie};
 
@@ -189,7 +189,7 @@ fn http_heads_and_bodies_cost_nothing() {
     let edit = RequestEdit {
         x_forwarded: Forwarding::Remove,
         forwarded: Forwarding::Remove,
-        cookie: CookieEdit::Remove(b"SESSILE"),
+        cookie: CookieEdit::Remove(CookieNames::one(b"SESSILE")),
         set: &[("X-Request-Id", Some("1"))],
         ..RequestEdit::default()
     };

@@ -40,7 +40,7 @@ pub(super) struct Explain {
     /// Host of the clients' requests; the server name, too, unless --sni names one
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Path of the clients' requests
+    /// Path of the clients' requests, with its query
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
     /// Protocol (ALPN) that the clients offer; may be repeated
@@ -55,6 +55,9 @@ pub(super) struct Explain {
     /// Header field in the clients' requests; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
+    /// Subject of the clients' verified certificate, as the access log has it
+    #[arg(long, value_name = "SUBJECT")]
+    certificate: Option<String>,
     /// Backend that is down, in one pool or in every pool that has the name; may be repeated
     #[arg(long, value_name = "[POOL/]NAME")]
     down: Vec<String>,
@@ -95,6 +98,7 @@ impl Explain {
             tlv: self.tlv.clone(),
             cookie: self.cookie.clone(),
             header: self.header.clone(),
+            certificate: self.certificate.clone(),
         };
         Question { client: String::new(), listener: self.listener.clone(), traits, down: self.down.clone() }
     }

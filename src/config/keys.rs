@@ -221,16 +221,23 @@ pub static COOKIE: TableKeys = TableKeys {
     keys: &[
         "mode",
         "name",
+        "header",
+        "end_on_404",
         "keys",
         "max_idle",
         "max_life",
+        "lifetime",
         "domain",
         "path",
         "secure",
         "http_only",
         "same_site",
         "partitioned",
+        "cross_site_twin",
         "remember",
+        "separator",
+        "side",
+        "path_parameter",
     ],
 };
 

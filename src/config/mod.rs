@@ -40,7 +40,10 @@ mod value;
 mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
-pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
+pub use cookie::{
+    Carrier, Cookie, CookieLifetime, CookieMode, InsertRules, RouteRules, SameSite, Secure, Separator, Side,
+    is_own_name, own_name, twin_name,
+};
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};

@@ -164,6 +164,48 @@ pub enum KeyPart {
     Tlv(u8),
     /// `"cookie:NAME"`: the value of this application cookie.
     Cookie(Arc<str>),
+    /// `"header:NAME"`: the value of this field of the request; the name in lower case (RFC 9110 §5.1).
+    Header(Arc<str>),
+    /// `"query:NAME"`: the value of this name in the query.
+    Query(Arc<str>),
+    /// `"path:N"`: the first segments of the path, as many.
+    Path(u8),
+    /// `"path_parameter:NAME"`: the value of this parameter of a segment, `;NAME=VALUE`.
+    PathParameter(Arc<str>),
+    /// `"client_certificate"`: the subject of the client's verified certificate. It stays when the certificate is
+    /// renewed; a fingerprint is another one each time.
+    ClientCertificate,
+    /// `"A or B"`: the first of these parts that the client has; at least two, and none of them is a chain.
+    FirstOf(Arc<[KeyPart]>),
+}
+
+impl KeyPart {
+    /// The parts of which the client has to have one: this part, or those of a chain.
+    pub fn alternatives(&self) -> &[Self] {
+        match self {
+            Self::FirstOf(parts) => parts,
+            part => std::slice::from_ref(part),
+        }
+    }
+
+    /// True for a part that only a request has.
+    pub fn needs_request(&self) -> bool {
+        match self {
+            Self::Source | Self::Sni | Self::Tlv(_) => false,
+            Self::Cookie(_)
+            | Self::Header(_)
+            | Self::Query(_)
+            | Self::Path(_)
+            | Self::PathParameter(_)
+            | Self::ClientCertificate => true,
+            Self::FirstOf(parts) => parts.iter().any(Self::needs_request),
+        }
+    }
+
+    /// True if the part, or one of its alternatives, is this one.
+    pub fn may_be(&self, part: &Self) -> bool {
+        self.alternatives().contains(part)
+    }
 }
 
 /// One `[[pool.backend]]`: a named address.

@@ -161,12 +161,12 @@ impl ClientInfo {
         RouteFacts { sni: self.name(), alpn: &self.alpn, source: self.key_source() }
     }
 
-    /// Returns what identifies the client to a pool, without cookies; empty for a connection without a key.
+    /// Returns what identifies the client to a pool before a request is read; empty for a connection without a key.
     pub fn facts(&self) -> Facts<'_> {
         if self.local {
             return Facts::default();
         }
-        Facts { source: self.key_source(), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
+        Facts { source: self.key_source(), sni: self.name(), tlvs: &self.tlvs, values: &[] }
     }
 
     /// Returns the PROXY header for a backend of a pool with `send_proxy`. `alpn` is a ProtocolNameList body; `ssl` is

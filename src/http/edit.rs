@@ -68,12 +68,12 @@ pub enum CookieEdit<'a> {
     /// All cookies are passed on unchanged.
     #[default]
     Keep,
-    /// Every cookie of this name is removed.
-    Remove(&'a [u8]),
-    /// Every cookie of this name is removed, and one with this value is added.
+    /// Every cookie of these names is removed.
+    Remove(CookieNames<'a>),
+    /// Every cookie of these names is removed, and one of the first name with this value is added.
     Replace {
-        /// The name of the cookie, case-sensitive.
-        name: &'a [u8],
+        /// The names of the cookie.
+        names: CookieNames<'a>,
         /// The value for the backend, without a byte that ends a value or a line.
         value: &'a [u8],
     },
@@ -86,6 +86,32 @@ pub enum CookieEdit<'a> {
     },
 }
 
+/// The name of a cookie, and that of its twin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CookieNames<'a> {
+    /// The name of the cookie, case-sensitive.
+    pub name: &'a [u8],
+    /// The name of a second cookie with the same value; `None`: there is no such cookie.
+    pub twin: Option<&'a [u8]>,
+}
+
+impl<'a> CookieNames<'a> {
+    /// A cookie without a twin.
+    pub fn one(name: &'a [u8]) -> Self {
+        Self { name, twin: None }
+    }
+
+    /// True for the name of the cookie or of its twin.
+    fn has(self, name: &[u8]) -> bool {
+        self.name == name || self.twin == Some(name)
+    }
+
+    /// True if a Set-Cookie line sets or ends the cookie or its twin.
+    pub fn set_by(self, line: &[u8]) -> bool {
+        sets(line, self.name) || self.twin.is_some_and(|twin| sets(line, twin))
+    }
+}
+
 /// The changes to a response.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseEdit<'a> {
@@ -95,8 +121,8 @@ pub struct ResponseEdit<'a> {
     pub add: &'a [(&'a str, &'a str)],
     /// A prefix for every value of this cookie that the response sets: (name, prefix with its separator).
     pub cookie_prefix: Option<(&'a [u8], &'a str)>,
-    /// A cookie that only this process may set or end: lines of the backend for it are dropped.
-    pub drop_cookie: Option<&'a [u8]>,
+    /// A cookie that only this process may set or end: lines of the backend for it, or its twin, are dropped.
+    pub drop_cookie: Option<CookieNames<'a>>,
     /// Fields that take the place of the backend's lines; not in an interim response.
     pub set: &'a [SetField<'a>],
     /// Names of the backend's fields that are dropped.
@@ -127,8 +153,8 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
             _ => write_framing(out, field),
         }
     });
-    if let CookieEdit::Replace { name, value } = edit.cookie {
-        push(out, &[b"Cookie: ", name, b"=", value, b"\r\n"]);
+    if let CookieEdit::Replace { names, value } = edit.cookie {
+        push(out, &[b"Cookie: ", names.name, b"=", value, b"\r\n"]);
     }
     let facts = forwarded::ForwardedFacts {
         client: edit.client,
@@ -162,7 +188,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
             KnownField::ContentLength => std::mem::replace(&mut length_is_written, true),
             KnownField::TransferEncoding => bodiless || asked.version == Version::Http10,
             KnownField::SetCookie => {
-                options.name(field) || edit.drop_cookie.is_some_and(|name| sets(field.value, name))
+                options.name(field) || edit.drop_cookie.is_some_and(|names| names.set_by(field.value))
             }
             known => known.is_hop_by_hop() || options.name(field),
         };
@@ -281,18 +307,19 @@ fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
 
 /// Writes a Cookie line without the removed parts, or no line if nothing is left.
 fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> EditedLine {
-    let name = match edit {
+    let names = match edit {
         CookieEdit::Keep => return EditedLine::Kept,
-        CookieEdit::Remove(name) | CookieEdit::Replace { name, .. } | CookieEdit::CutPrefix { name, .. } => name,
+        CookieEdit::Remove(names) | CookieEdit::Replace { names, .. } => names,
+        CookieEdit::CutPrefix { name, .. } => CookieNames::one(name),
     };
-    if !field.value.split(|byte| *byte == b';').any(|pair| split(pair).0 == name) {
+    if !field.value.split(|byte| *byte == b';').any(|pair| names.has(split(pair).0)) {
         return EditedLine::Kept;
     }
     let begin = out.len();
     push(out, &[field.name, b": "]);
     let (empty, mut first) = (out.len(), true);
     for pair in field.value.split(|byte| *byte == b';') {
-        let is_ours = split(pair).0 == name;
+        let is_ours = names.has(split(pair).0);
         match edit {
             CookieEdit::Remove(_) | CookieEdit::Replace { .. } if is_ours => continue,
             _ if first => {}

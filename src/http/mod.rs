@@ -1,7 +1,7 @@
 //! HTTP/1.x messages as a balancer needs them: where they end, what may pass, and what is written in their place.
 //!
 //! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
-//! `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
+//! `parts.rs` what a target holds, `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
 //! (persistence, Upgrade, Expect), `websocket.rs` finds frames behind an Upgrade, `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
 //! passed on, `answer.rs` the replies of this process, and `http2_head.rs` the heads of HTTP/2 as those of HTTP/1.
 //!
@@ -23,6 +23,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod http2_head;
+pub mod parts;
 pub mod set_cookie;
 pub mod target;
 pub mod upgrade;

@@ -27,12 +27,13 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | absent (no SNI, no such TLV) | `00` |
+//! | absent (no SNI, no such TLV, no such value of a request) | `00` |
 //! | source, IPv4 | `01` ‖ address, 4 bytes, bits after the prefix cleared |
 //! | source, IPv6 | `02` ‖ address, 16 bytes, bits after the prefix cleared |
 //! | SNI | `03` ‖ `u16` length ‖ the name in lower case |
 //! | TLV | `04` ‖ `u16` length ‖ the value |
 //! | source inside a range that is one key | `05` ‖ `u16` length ‖ the range's name |
+//! | value of a request | `06` to `0b`, see [`sticky::key`](crate::sticky::key) ‖ `u16` length ‖ the value |
 //!
 //! The prefix length itself is not encoded. An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) is the IPv4 address and is
 //! cut by the IPv4 prefix. Examples: `192.0.2.77` with prefix 24 is `01 c0 00 02 00`; `["source", "sni"]` for

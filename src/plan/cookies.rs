@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Config, CookieMode, InsertRules, diff};
+use crate::config::{self, Carrier, Config, CookieMode, InsertRules, RouteRules, diff};
 use crate::snapshot::Rings;
 
 /// A pool's cookie that its holders lose: they are placed anew, as clients that never came.
@@ -105,6 +105,10 @@ pub(super) fn misread(before: &config::Pool, after: &config::Pool, keys: CookieK
     if old.name != new.name {
         return Some(format!("its name becomes {:?}", new.name));
     }
+    if (old.carrier() == Carrier::Cookie) != (new.carrier() == Carrier::Cookie) {
+        let place = if new.carrier() == Carrier::Cookie { "cookie" } else { "header field" };
+        return Some(format!("it is looked for in a {place} of its name"));
+    }
     if let (CookieMode::Insert(old), CookieMode::Insert(new)) = (&old.mode, &new.mode) {
         if before.sticks_as() != after.sticks_as() {
             return Some("the pool changes its stick_group, for which cookies are sealed".to_owned());
@@ -113,8 +117,24 @@ pub(super) fn misread(before: &config::Pool, after: &config::Pool, keys: CookieK
             return Some(format!("the key that sealed it is not in \"{}\"", new.keys.display()));
         }
     }
+    if let (CookieMode::Route(old), CookieMode::Route(new)) = (&old.mode, &new.mode)
+        && let Some(key) = reread(old, new)
+    {
+        return Some(format!("its {key} changes"));
+    }
     let learns = matches!(old.mode, CookieMode::Learn { .. });
     (learns && after.stick_table.is_none()).then(|| "the pool has no stick table any more".to_owned())
+}
+
+/// Key by which values that name their backend are read in another way, or not any more.
+fn reread(old: &RouteRules, new: &RouteRules) -> Option<&'static str> {
+    if old.separator != new.separator {
+        Some("separator")
+    } else if old.side != new.side {
+        Some("side")
+    } else {
+        (old.path_parameter.is_some() && old.path_parameter != new.path_parameter).then_some("path_parameter")
+    }
 }
 
 /// Why browsers keep the old cookie beside the new one; `None`: the new one replaces it.

@@ -15,7 +15,8 @@ use super::explanation::{Explanation, LiveCookie};
 use super::question::{AskedClient, ClientTraits, Question, find_down, find_listener};
 use crate::config::{self, Tls};
 use crate::outcome::Ended;
-use crate::pool::request_cookie::{ReadCookie, cookies_of_key};
+use crate::pool::request_cookie::ReadCookie;
+use crate::pool::request_key::values_of_key;
 use crate::pool::{PickScene, Pool};
 use crate::route::{RouteFacts, RouteMatch, RouteTable};
 use crate::server_name::ServerName;
@@ -96,7 +97,7 @@ impl AskedStore {
         on_listener(snapshot, question, |asked, client, traits| {
             let found = asked.route(&asked.facts(client, traits), traits).ok()?;
             let (pool, down) = (&snapshot.pools[found.pool], &asked.down[found.pool]);
-            let cookie = ReadCookie::new(pool, traits.request().fields, at.unix_s, at.now_ms);
+            let cookie = ReadCookie::new(pool, &traits.request(), at.unix_s, at.now_ms);
             let facts = asked.facts(client, traits);
             let here = KnownHere::new(pool, cookie.verdict, can_have(pool, &facts, down, at.now_ms));
             let values: Vec<_> = here.to_find(cookie.value, cookie.unknown).map(Box::from).collect();
@@ -154,7 +155,7 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
     fn facts<'c>(&self, client: &'c AskedClient, traits: &'c ClientTraits) -> Facts<'c> {
         let reads_tls = self.config.tls != Tls::Off;
         let sni = client.sni.as_ref().map(ServerName::as_str).filter(|_| reads_tls);
-        Facts { source: Some(client.source), sni, tlvs: &traits.tlvs, cookies: &[] }
+        Facts { source: Some(client.source), sni, tlvs: &traits.tlvs, values: &[] }
     }
 
     /// Routes the client and explains the pick of its pool; `store` as for [`ClientReport::now`].
@@ -211,10 +212,10 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
         report: &mut ClientReport,
     ) {
         let (down, pool) = (&self.down[pool], self.pools[pool].borrow());
-        let fields = traits.request().fields;
-        let cookie = ReadCookie::new(pool, fields, at.unix_s, at.now_ms);
-        let cookies = cookies_of_key(pool, fields);
-        let facts = Facts { cookies: &cookies, ..*facts };
+        let request = traits.request();
+        let cookie = ReadCookie::new(pool, &request, at.unix_s, at.now_ms);
+        let values = values_of_key(pool, &request, traits.certificate.as_deref());
+        let facts = Facts { values: &values, ..*facts };
         let mut live = LiveCookie { verdict: cookie.verdict, ..LiveCookie::default() };
         if let Some(answers) = store {
             report.store = Some(answers.judge(pool, &mut live, can_have(pool, &facts, down, at.now_ms), at).to_owned());

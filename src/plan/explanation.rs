@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::pool::explain::{CandidateBackend, DecidingKey, Decision, Exclusion};
 use crate::proxy_protocol;
 use crate::sticky::cookie::CookieVerdict;
-use crate::sticky::key::{SourceAs, cut};
+use crate::sticky::key::{Key, SourceAs, cut};
 use crate::sticky::table::TableLookup;
 use crate::sticky::{Facts, Left};
 
@@ -218,18 +218,29 @@ impl ExplainedCandidate {
 
 /// Describes the parts of a key.
 fn describe_key(facts: &Facts<'_>, key: &DecidingKey<'_>) -> String {
-    let describe = |part: &KeyPart| match part {
+    let or_absent = |part: &KeyPart| if facts.value(part).is_some() { "" } else { " absent" };
+    let shown =
+        |part: &KeyPart| facts.value(part).map_or("absent".to_owned(), |value| value.escape_ascii().to_string());
+    let describe_one = |part: &KeyPart| match part {
         KeyPart::Source => facts.source.map_or_else(String::new, |source| describe_source(source, key.source_as)),
         KeyPart::Sni => format!("sni {}", facts.sni.unwrap_or("absent")),
         KeyPart::Tlv(kind) => match proxy_protocol::tlv(facts.tlvs, *kind) {
             Some(value) => format!("tlv 0x{kind:02x} {}", value.escape_ascii()),
             None => format!("tlv 0x{kind:02x} absent"),
         },
-        // Without the value, which is a client's secret.
-        KeyPart::Cookie(name) => {
-            let present = facts.cookies.iter().any(|(known, value)| *known == &**name && !value.is_empty());
-            format!("cookie {name}{}", if present { "" } else { " absent" })
-        }
+        // Without the value, which may be a client's secret.
+        KeyPart::Cookie(name) => format!("cookie {name}{}", or_absent(part)),
+        KeyPart::Header(name) => format!("header {name}{}", or_absent(part)),
+        KeyPart::Query(name) => format!("query {name}{}", or_absent(part)),
+        KeyPart::PathParameter(name) => format!("path_parameter {name}{}", or_absent(part)),
+        KeyPart::Path(_) => format!("path {}", shown(part)),
+        KeyPart::ClientCertificate => format!("client_certificate {}", shown(part)),
+        KeyPart::FirstOf(_) => String::new(),
+    };
+    let is_present = |part: &&KeyPart| Key::encode(std::slice::from_ref(*part), key.source_as, facts).is_some();
+    let describe = |part: &KeyPart| match part.alternatives().iter().find(is_present) {
+        Some(present) => describe_one(present),
+        None => part.alternatives().iter().map(describe_one).collect::<Vec<_>>().join(" or "),
     };
     key.parts.iter().map(describe).collect::<Vec<_>>().join(", ")
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::config::{self, CookieMode, KeyPart, RangeRule};
+use crate::config::{self, Carrier, CookieMode, KeyPart, RangeRule};
 use crate::pool::Pool;
 use crate::sticky::table::{TableEntry, TableLookup};
 
@@ -77,7 +77,7 @@ impl Alike {
         let (old, new) = (before.config(), after.config());
         let learned = |pool: &config::Pool| {
             let cookie = pool.cookie.as_ref().filter(|cookie| matches!(cookie.mode, CookieMode::Learn { .. }));
-            cookie.map(|cookie| cookie.name.clone())
+            cookie.map(|cookie| (cookie.name.clone(), cookie.carrier() == Carrier::Cookie))
         };
         let learns = learned(old).is_some() && learned(old) == learned(new);
         let keys = identity(before) == identity(after);

@@ -414,9 +414,9 @@ impl NextPlace<'_> {
         let is_known = |part: &KeyPart| match part {
             KeyPart::Source => true,
             KeyPart::Sni => client.sni.is_some(),
-            KeyPart::Tlv(_) | KeyPart::Cookie(_) => false,
+            _ => false,
         };
         let placed = pools.iter().any(|pool| pool.config().has_key());
-        (!placed || parts().all(is_known)).then(|| client.facts())
+        (!placed || parts().flat_map(KeyPart::alternatives).all(is_known)).then(|| client.facts())
     }
 }

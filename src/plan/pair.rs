@@ -149,20 +149,23 @@ fn learns(pool: &config::Pool) -> bool {
 pub(super) struct Sampler {
     sni: bool,
     tlvs: Vec<u8>,
-    cookies: Vec<Arc<str>>,
+    /// Parts of the keys that requests have.
+    parts: Vec<KeyPart>,
 }
 
 impl Sampler {
     pub(super) fn new(pair: &PoolPair) -> Self {
-        let mut sampler = Self { sni: false, tlvs: Vec::new(), cookies: Vec::new() };
+        let mut sampler = Self { sni: false, tlvs: Vec::new(), parts: Vec::new() };
         for pool in [&pair.old, &pair.new] {
-            for part in pool.config().key.iter().chain(pool.cookie().map_or(&[][..], |cookie| cookie.key())) {
+            let by_cookie = pool.cookie().map_or(&[][..], |cookie| cookie.key());
+            for part in pool.config().key.iter().chain(by_cookie).flat_map(KeyPart::alternatives) {
                 match part {
                     KeyPart::Source => {}
                     KeyPart::Sni => sampler.sni = true,
                     KeyPart::Tlv(kind) if !sampler.tlvs.contains(kind) => sampler.tlvs.push(*kind),
-                    KeyPart::Cookie(name) if !sampler.cookies.contains(name) => sampler.cookies.push(Arc::clone(name)),
-                    KeyPart::Tlv(_) | KeyPart::Cookie(_) => {}
+                    KeyPart::Tlv(_) => {}
+                    part if !sampler.parts.contains(part) => sampler.parts.push(part.clone()),
+                    _ => {}
                 }
             }
         }
@@ -172,7 +175,7 @@ impl Sampler {
     pub(super) fn with_facts<T>(&self, number: u32, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
         // An odd factor makes a permutation: each number has its own address, spread over all addresses.
         let source = Some(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))));
-        if !self.sni && self.tlvs.is_empty() && self.cookies.is_empty() {
+        if !self.sni && self.tlvs.is_empty() && self.parts.is_empty() {
             return ask(&Facts { source, ..Facts::default() });
         }
         let value = format!("client-{number}.example");
@@ -181,7 +184,7 @@ impl Sampler {
             tlvs.extend([*kind, 0, value.len() as u8]);
             tlvs.extend(value.as_bytes());
         }
-        let cookies: Vec<_> = self.cookies.iter().map(|name| (&**name, value.as_bytes())).collect();
-        ask(&Facts { source, sni: Some(&value), tlvs: &tlvs, cookies: &cookies })
+        let values: Vec<_> = self.parts.iter().map(|part| (part, value.as_bytes())).collect();
+        ask(&Facts { source, sni: Some(&value), tlvs: &tlvs, values: &values })
     }
 }

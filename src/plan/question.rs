@@ -40,6 +40,8 @@ pub struct WrittenTraits {
     pub cookie: Vec<String>,
     /// Header fields of the request, as `NAME: VALUE`.
     pub header: Vec<String>,
+    /// Subject of the client's verified certificate.
+    pub certificate: Option<String>,
 }
 
 impl Question {
@@ -59,6 +61,7 @@ impl Question {
                 "tlv" => traits.tlv.push(value),
                 "cookie" => traits.cookie.push(value),
                 "header" => traits.header.push(value),
+                "certificate" => traits.certificate = Some(value),
                 _ => return Err(format!("there is no parameter {name:?}")),
             }
         }
@@ -67,10 +70,11 @@ impl Question {
 
     /// The parameters that [`read`](Self::read) reads.
     pub fn parameters(&self) -> Vec<(&'static str, &str)> {
-        let WrittenTraits { sni, host, path, alpn, tlv, cookie, header } = &self.traits;
-        let once = [("listener", &self.listener), ("sni", sni), ("host", host), ("path", path)];
+        let WrittenTraits { sni, host, path, alpn, tlv, cookie, header, certificate } = &self.traits;
+        let client = [("sni", sni), ("host", host), ("path", path), ("certificate", certificate)];
+        let once = [("listener", &self.listener)].into_iter().chain(client);
         let many = [("down", &self.down), ("alpn", alpn), ("tlv", tlv), ("cookie", cookie), ("header", header)];
-        let once = once.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        let once = once.filter_map(|(name, value)| Some((name, value.as_deref()?)));
         let many = many.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value.as_str())));
         [("client", self.client.as_str())].into_iter().chain(once).chain(many).collect()
     }
@@ -84,6 +88,8 @@ pub struct ClientTraits {
     pub alpn: Vec<u8>,
     /// The TLVs as a PROXY header has them: kind, length and value of each.
     pub tlvs: Vec<u8>,
+    /// Subject of the client's verified certificate.
+    pub certificate: Option<String>,
     /// True if the request names a host: its connection has to lead to the same pool.
     pub names_host: bool,
     head: Vec<u8>,
@@ -99,7 +105,8 @@ impl ClientTraits {
         let host = request.host().filter(|_| names_host);
         let name_of_host = host.and_then(|host| ServerName::parse(std::str::from_utf8(host.name).ok()?));
         let sni = written.sni.as_deref().map(server_name).transpose()?.or(name_of_host);
-        Ok(Self { sni, alpn: alpn(&written.alpn)?, tlvs: tlvs(&written.tlv)?, names_host, head, reader })
+        let (alpn, tlvs, certificate) = (alpn(&written.alpn)?, tlvs(&written.tlv)?, written.certificate.clone());
+        Ok(Self { sni, alpn, tlvs, certificate, names_host, head, reader })
     }
 
     /// The request that every client sends.
@@ -254,6 +261,7 @@ mod tests {
             tlv: vec!["0xE0=a&b".into()],
             cookie: vec!["SID=1; x=2".into(), "y=3".into()],
             header: vec!["X: y".into()],
+            certificate: Some("CN=ann,O=Example".into()),
         };
         let listener = Some("front".into());
         let asked = Question { client: "::1".into(), listener, traits, down: vec!["web/a".into(), "b".into()] };

@@ -19,6 +19,7 @@ pub mod pick;
 mod placement_key;
 mod ready;
 pub mod request_cookie;
+pub mod request_key;
 mod resume;
 pub mod scene;
 mod since;
@@ -227,7 +228,7 @@ impl Pool {
 
     /// True if placement depends on the server name.
     pub fn needs_sni(&self) -> bool {
-        self.config.has_key() && self.config.key.contains(&KeyPart::Sni)
+        self.config.has_key() && self.config.key.iter().any(|part| part.may_be(&KeyPart::Sni))
     }
 
     /// Counts a connection to `backend` that failed through the backend's fault. Returns how long the backend is

@@ -4,9 +4,8 @@
 //! that is named by its index belongs to the pool that was given.
 
 use super::Pool;
-use crate::config::KeyPart;
-use crate::http::cookie;
-use crate::http::field::Fields;
+use crate::http::head::Request;
+use crate::http::{cookie, parts};
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, VALUES_MAX, is_learnable};
 use crate::sticky::table::{EntryKind, TableLookup};
 
@@ -27,11 +26,11 @@ pub struct ReadCookie<'v> {
 }
 
 impl<'v> ReadCookie<'v> {
-    /// Reads the pool's cookie among the fields of a request; `now_s` is in seconds since 1970, `now_ms` in
+    /// Reads the pool's cookie in a request; `now_s` is in seconds since 1970, `now_ms` in
     /// milliseconds of the process's clock.
-    pub fn new(pool: &Pool, fields: Fields<'v>, now_s: u64, now_ms: u64) -> Self {
+    pub fn new(pool: &Pool, request: &Request<'v>, now_s: u64, now_ms: u64) -> Self {
         let Some(rule) = pool.cookie() else { return Self::default() };
-        let values = || cookie::find(fields, rule.name().as_bytes()).map(|pair| pair.value);
+        let values = || values_of(rule, request);
         let lookup = |value: &[u8]| {
             let table = pool.table().filter(|_| is_learnable(value));
             table.map_or(TableLookup::Unknown, |table| table.lookup_value(value, now_ms))
@@ -51,7 +50,7 @@ impl<'v> ReadCookie<'v> {
                     cookie.unknown = others.filter(is_unknown).collect();
                 }
             }
-            Mode::Prefix | Mode::Route | Mode::Hash => {}
+            Mode::Prefix | Mode::Route(_) | Mode::Hash => {}
         }
         cookie
     }
@@ -62,14 +61,15 @@ impl<'v> ReadCookie<'v> {
     }
 }
 
-/// Cookies of a request that the pool's key consists of, by name.
-pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
-    let own = pool.config().key.iter();
-    let names = own.chain(pool.cookie().map_or(&[][..], CookieRule::key)).filter_map(|part| match part {
-        KeyPart::Cookie(name) => Some(&**name),
-        KeyPart::Source | KeyPart::Sni | KeyPart::Tlv(_) => None,
-    });
-    names.filter_map(|name| Some((name, cookie::find(fields, name.as_bytes()).next()?.value))).collect()
+/// The values of a pool's cookie in a request, in the order of its head: those of the cookie, then those of its twin; or
+/// those of the header field in its place. Those of its parameter of the path come last, as Tomcat has it.
+pub fn values_of<'v>(rule: &CookieRule, request: &Request<'v>) -> impl Iterator<Item = &'v [u8]> {
+    let fields = request.fields;
+    let cookies =
+        rule.cookie_names().flat_map(move |name| cookie::find(fields, name.as_bytes()).map(|pair| pair.value));
+    let path = parts::path(request.target);
+    let parameters = rule.path_parameter().into_iter().flat_map(move |name| parts::parameters(path, name));
+    cookies.chain(rule.header().into_iter().flat_map(move |name| fields.named(name))).chain(parameters)
 }
 
 #[cfg(test)]
@@ -84,8 +84,11 @@ mod tests {
     use std::time::Duration;
 
     fn learning() -> Pool {
-        let mode = CookieMode::Learn { remember: Duration::from_secs(3600) };
-        let cookie = config::Cookie { name: "SID".to_owned(), mode };
+        let mode = CookieMode::Learn { remember: Duration::from_secs(3600), carrier: config::Carrier::Cookie };
+        learning_by(config::Cookie { name: "SID".to_owned(), mode })
+    }
+
+    fn learning_by(cookie: config::Cookie) -> Pool {
         let names = ["a", "b"];
         let rule = CookieRule::new(&cookie, "web", names, |_| Err::<std::sync::Arc<KeyRing>, _>(())).unwrap();
         let backends = names.map(|name| config::Backend::of_test(name, Address::Unix("/run/x".into())));
@@ -110,7 +113,7 @@ mod tests {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n");
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)));
-        then(ReadCookie::new(pool, reader.request(head.as_bytes()).fields, 1, 0))
+        then(ReadCookie::new(pool, &reader.request(head.as_bytes()), 1, 0))
     }
 
     fn text(value: &[u8]) -> String {
@@ -143,6 +146,25 @@ mod tests {
         assert_eq!(read(&pool, "SID=; SID=new; a=b"), (None, some("new"), true));
         assert_eq!(read(&pool, "SID=new; SID=\"new\""), (None, some("new"), true), "the same value twice");
         assert_eq!(read(&pool, "SID=new; SID=newer"), (None, some("new"), false));
+    }
+
+    #[test]
+    fn a_header_field_is_read_in_the_place_of_a_cookie() {
+        let carrier = config::Carrier::Header { end_on_404: false };
+        let mode = CookieMode::Learn { remember: Duration::from_secs(3600), carrier };
+        let pool = learning_by(config::Cookie { name: "mcp-session-id".to_owned(), mode });
+        pool.table().unwrap().learn(b"1f2e", &pool.backends()[1], 0);
+        let of = |fields: &str| {
+            let head = format!("POST /mcp HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let mut reader = RequestReader::new();
+            assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)));
+            let read = ReadCookie::new(&pool, &reader.request(head.as_bytes()), 1, 0);
+            (read.backend(), read.value.map(text), read.is_only_value)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of("Mcp-Session-Id: 1f2e\r\n"), (Some(1), some("1f2e"), true));
+        assert_eq!(of("MCP-SESSION-ID:new\r\nmcp-session-id: 1f2e\r\n"), (Some(1), some("1f2e"), false));
+        assert_eq!(of("Cookie: mcp-session-id=1f2e\r\nMcp-Session-Id:\r\n"), (None, None, false));
     }
 
     #[test]

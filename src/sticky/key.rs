@@ -9,13 +9,22 @@
 //!
 //! | tag | part | value |
 //! |---|---|---|
-//! | 0 | absent (no SNI, no such TLV, no such cookie or an empty one) | none |
+//! | 0 | absent (no SNI, no such TLV, no such value of a request or an empty one) | none |
 //! | 1 | source, IPv4 | 4 bytes big-endian, bits after the prefix cleared |
 //! | 2 | source, IPv6 | 16 bytes big-endian, bits after the prefix cleared |
 //! | 3 | server name | length as u16 big-endian, the bytes |
 //! | 4 | TLV | length as u16 big-endian, the bytes |
 //! | 5 | source inside a range that is one key | length of the range's name as u16 big-endian, the name |
 //! | 6 | cookie | length as u16 big-endian, the value |
+//! | 7 | header | length as u16 big-endian, the value of the first such field that is not empty |
+//! | 8 | query | length as u16 big-endian, the value of the first such name that is not empty |
+//! | 9 | path | length as u16 big-endian, the first segments, each with the slash before it, without slashes at the end |
+//! | 10 | path parameter | length as u16 big-endian, the value of the first such parameter that is not empty |
+//! | 11 | client certificate | length as u16 big-endian, the subject as RFC 4514 writes it, in printable ASCII |
+//!
+//! A chain (`A or B`) is the first of its parts that is present, and 0 if none is. Names of cookies, fields and parameters
+//! do not enter. Values of requests are the bytes that were sent: percent-encoding is not decoded, so two spellings of
+//! one path are two keys. A head of 32 KiB bounds their length; a stick table stores nothing but a hash of the key.
 //!
 //! IPv4-mapped addresses are IPv4. With no part present, or no source (PROXY LOCAL), there is no key.
 
@@ -35,6 +44,11 @@ const SNI: u8 = 3;
 const TLV: u8 = 4;
 const RANGE: u8 = 5;
 const COOKIE: u8 = 6;
+const HEADER: u8 = 7;
+const QUERY: u8 = 8;
+const PATH: u8 = 9;
+const PATH_PARAMETER: u8 = 10;
+const CLIENT_CERTIFICATE: u8 = 11;
 
 /// Form in which the source enters the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,26 +113,33 @@ impl Key {
         let mut key = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
         let mut present = false;
         for part in parts {
-            let value = match part {
-                KeyPart::Source => {
-                    match facts.source {
-                        Some(source) => key.push_source(source.to_canonical(), source_as),
-                        None => key.push(&[ABSENT]),
-                    }
-                    present |= facts.source.is_some();
-                    continue;
-                }
-                KeyPart::Sni => facts.sni.map(|name| (SNI, name.as_bytes())),
-                KeyPart::Tlv(kind) => proxy_protocol::tlv(facts.tlvs, *kind).map(|value| (TLV, value)),
-                KeyPart::Cookie(name) => cookie(facts, name).map(|value| (COOKIE, value)),
-            };
-            match value {
-                Some((tag, bytes)) => key.push_counted(tag, bytes),
-                None => key.push(&[ABSENT]),
+            match part.alternatives().iter().any(|part| key.push_part(part, source_as, facts)) {
+                true => present = true,
+                false => key.push(&[ABSENT]),
             }
-            present |= value.is_some();
         }
         present.then_some(key)
+    }
+
+    /// Appends a part; false if it is absent.
+    fn push_part(&mut self, part: &KeyPart, source_as: SourceAs<'_>, facts: &Facts<'_>) -> bool {
+        let (tag, value) = match part {
+            KeyPart::Source => {
+                facts.source.inspect(|source| self.push_source(source.to_canonical(), source_as));
+                return facts.source.is_some();
+            }
+            KeyPart::Sni => (SNI, facts.sni.map(str::as_bytes)),
+            KeyPart::Tlv(kind) => (TLV, proxy_protocol::tlv(facts.tlvs, *kind)),
+            KeyPart::Cookie(_) => (COOKIE, facts.value(part)),
+            KeyPart::Header(_) => (HEADER, facts.value(part)),
+            KeyPart::Query(_) => (QUERY, facts.value(part)),
+            KeyPart::Path(_) => (PATH, facts.value(part)),
+            KeyPart::PathParameter(_) => (PATH_PARAMETER, facts.value(part)),
+            KeyPart::ClientCertificate => (CLIENT_CERTIFICATE, facts.value(part)),
+            // A chain has no chains in it.
+            KeyPart::FirstOf(_) => return false,
+        };
+        value.inspect(|value| self.push_counted(tag, value)).is_some()
     }
 
     /// The bytes that placement hashes.
@@ -164,8 +185,8 @@ impl Key {
     }
 }
 
-/// Text of a key for display, as far as its bytes go. A cookie's value stays secret, and bytes that a client chose are
-/// escaped, so that none controls a terminal.
+/// Text of a key for display, as far as its bytes go. Values that may be secrets of a session stay hidden, and bytes that
+/// a client chose are escaped, so that none controls a terminal.
 pub fn show(mut bytes: &[u8]) -> String {
     let mut parts = Vec::new();
     while let Some((tag, rest)) = bytes.split_first() {
@@ -177,8 +198,13 @@ pub fn show(mut bytes: &[u8]) -> String {
                 None => break,
             },
             (COOKIE, Some((_, length))) => ("cookie".to_owned(), length),
+            (HEADER, Some((_, length))) => ("header".to_owned(), length),
+            (QUERY, Some((_, length))) => ("query".to_owned(), length),
+            (PATH_PARAMETER, Some((_, length))) => ("path_parameter".to_owned(), length),
             (TLV, Some((value, length))) => (data_encoding::HEXLOWER.encode(value), length),
-            (SNI | RANGE, Some((value, length))) => (value.escape_ascii().to_string(), length),
+            (SNI | RANGE | PATH | CLIENT_CERTIFICATE, Some((value, length))) => {
+                (value.escape_ascii().to_string(), length)
+            }
             _ => break,
         };
         parts.push(part);
@@ -195,11 +221,6 @@ fn counted(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let (length, value) = bytes.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_be_bytes(*length));
     Some((&value[..length.min(value.len())], 2 + length))
-}
-
-/// The first cookie of this name that has a value.
-fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
-    facts.cookies.iter().find(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| *value)
 }
 
 /// The address with all bits after the prefix cleared.
@@ -226,7 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn facts<'a>(source: &str, sni: Option<&'a str>, tlvs: &'a [u8]) -> Facts<'a> {
-        Facts { source: source.parse().ok(), sni, tlvs, cookies: &[] }
+        Facts { source: source.parse().ok(), sni, tlvs, values: &[] }
     }
 
     fn bytes(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Vec<u8> {
@@ -250,7 +271,9 @@ mod tests {
     #[test]
     fn a_cookie_enters_the_key_by_its_value_alone() {
         let cookie = |cookies: &[(&str, &[u8])]| {
-            let facts = Facts { cookies, ..facts("10.1.2.3", None, &[]) };
+            let parts: Vec<_> = cookies.iter().map(|(name, _)| KeyPart::Cookie((*name).into())).collect();
+            let values: Vec<_> = parts.iter().zip(cookies).map(|(part, (_, value))| (part, *value)).collect();
+            let facts = Facts { values: &values, ..facts("10.1.2.3", None, &[]) };
             Key::encode(&[KeyPart::Cookie("SID".into())], SourceAs::prefix(32), &facts)
                 .map(|key| key.as_bytes().to_vec())
         };
@@ -261,10 +284,50 @@ mod tests {
     }
 
     #[test]
+    fn each_part_of_a_request_has_a_tag_of_its_own() {
+        let parts = [
+            KeyPart::Header("x-user".into()),
+            KeyPart::Query("user".into()),
+            KeyPart::Path(2),
+            KeyPart::PathParameter("sid".into()),
+            KeyPart::ClientCertificate,
+        ];
+        let values = parts.each_ref().map(|part| (part, &b"/v"[..]));
+        let known = Facts { values: &values, ..facts("10.1.2.3", None, &[]) };
+        let tagged: Vec<u8> = (7..=11).flat_map(|tag| [tag, 0, 2, b'/', b'v']).collect();
+        assert_eq!(bytes(&parts, SourceAs::prefix(32), &known), tagged);
+        let shown = show(&tagged);
+        assert_eq!(shown, "header query /v path_parameter /v");
+        assert!((0..tagged.len()).all(|end| shown.starts_with(show(&tagged[..end]).trim_end_matches(['…', ' ']))));
+        let empty = parts.each_ref().map(|part| (part, &b""[..]));
+        let known = Facts { values: &empty, ..facts("10.1.2.3", None, &[]) };
+        assert!(Key::encode(&parts, SourceAs::prefix(32), &known).is_none(), "an empty value is none");
+    }
+
+    #[test]
+    fn a_chain_is_the_first_of_its_parts_that_is_there() {
+        let [header, cookie] = [KeyPart::Header("x".into()), KeyPart::Cookie("c".into())];
+        let chain = KeyPart::FirstOf([header.clone(), cookie.clone(), KeyPart::Source].into());
+        let of = |parts: &[KeyPart], values: &[(&KeyPart, &[u8])], source: &str| {
+            let facts = Facts { values, ..facts(source, None, &[]) };
+            Key::encode(parts, SourceAs::prefix(32), &facts).map(|key| key.as_bytes().to_vec())
+        };
+        let chain = std::slice::from_ref(&chain);
+        let (h, c) = ((&header, &b"h"[..]), (&cookie, &b"c"[..]));
+        assert_eq!(of(chain, &[c, h], "10.1.2.3").unwrap(), [7, 0, 1, b'h']);
+        assert_eq!(of(chain, &[c, (&header, b"")], "10.1.2.3").unwrap(), [6, 0, 1, b'c']);
+        assert_eq!(of(chain, &[], "10.1.2.3"), of(&[KeyPart::Source], &[], "10.1.2.3"), "the key of the part alone");
+        assert_eq!(of(chain, &[], "local"), None);
+        let beside = [chain[0].clone(), KeyPart::Sni];
+        assert_eq!(of(&beside, &[], "local"), None);
+        assert_eq!(of(&beside, &[h], "local").unwrap(), [7, 0, 1, b'h', 0]);
+    }
+
+    #[test]
     fn a_key_is_shown_without_what_is_secret_in_it() {
         let parts = [KeyPart::Source, KeyPart::Sni, KeyPart::Cookie("SID".into()), KeyPart::Tlv(0xea)];
-        let cookies = [("SID", &b"secret"[..])];
-        let facts = Facts { cookies: &cookies, ..facts("10.1.2.3", Some("a.b\x1b"), &[0xea, 0, 2, 7, 8]) };
+        let values = [(&parts[2], &b"secret"[..])];
+        let facts = Facts { values: &values, ..facts("10.1.2.3", Some("a.b\x1b"), &[0xea, 0, 2, 7, 8]) };
         let key = bytes(&parts, SourceAs::prefix(24), &facts);
         assert_eq!(show(&key), "10.1.2.0 a.b\\x1b cookie 0708");
         assert_eq!(show(&key[..9]), "10.1.2.0 a");
@@ -327,7 +390,7 @@ mod tests {
             let mut tlvs = vec![9];
             tlvs.extend_from_slice(&(value.len() as u16).to_be_bytes());
             tlvs.extend_from_slice(&value);
-            let facts = Facts { source: Some(source.into()), sni: sni.as_deref(), tlvs: &tlvs, cookies: &[] };
+            let facts = Facts { source: Some(source.into()), sni: sni.as_deref(), tlvs: &tlvs, values: &[] };
             let mut naive = vec![1];
             naive.extend_from_slice(&source);
             match &sni {

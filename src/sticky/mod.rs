@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 pub use self::left::{Had, Left};
 
+use crate::config::KeyPart;
+
 /// Facts about a connection or request that a pick can use.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts<'a> {
@@ -23,6 +25,14 @@ pub struct Facts<'a> {
     pub sni: Option<&'a str>,
     /// Raw TLVs of the PROXY v2 header; may be empty.
     pub tlvs: &'a [u8],
-    /// Cookies of the request by name, values without quotes; at least those that the pool's key names.
-    pub cookies: &'a [(&'a str, &'a [u8])],
+    /// Values of the request by part of a key, cookies without quotes; at least those that the pool's key names. An
+    /// empty value is none.
+    pub values: &'a [(&'a KeyPart, &'a [u8])],
+}
+
+impl<'a> Facts<'a> {
+    /// Value of the request for a part of a key; `None`: it has none, or the part is not one of requests.
+    pub fn value(&self, part: &KeyPart) -> Option<&'a [u8]> {
+        self.values.iter().find(|(known, value)| *known == part && !value.is_empty()).map(|(_, value)| *value)
+    }
 }

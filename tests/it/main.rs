@@ -25,6 +25,7 @@ mod http2; // HTTP/2 with clients: streams, cookies, windows, GOAWAY, WebSockets
 mod http2_frames; // HTTP/2 frame by frame: the RFCs by section, and attacks
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
+mod keys; // clients known by headers, queries, paths, parameters and certificates of their requests
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
 mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
 mod log_files; // files of the log: torn lines, and what a refused configuration leaves on the disk

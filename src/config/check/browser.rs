@@ -41,11 +41,12 @@ fn own_cookie<'p>(pool: &'p Pool<'_>) -> Option<(&'p Cookie, &'p InsertRules)> {
 /// Reports listeners with clients that have no TLS, to which a cookie is sent without Secure, if browsers then refuse
 /// the cookie or lose one of its attributes.
 fn clients_have_tls(name: &str, insert: &InsertRules, uses: &[(&Listener<'_>, PoolUse<'_>)]) {
-    let lost: Vec<_> =
-        [("same_site \"none\"", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)]
-            .into_iter()
-            .filter_map(|(what, is_set)| is_set.then_some(what))
-            .collect();
+    let need_tls = [
+        ("same_site \"none\"", insert.same_site == SameSite::None),
+        ("partitioned", insert.partitioned),
+        ("cross_site_twin", insert.cross_site_twin),
+    ];
+    let lost: Vec<_> = need_tls.into_iter().filter_map(|(what, is_set)| is_set.then_some(what)).collect();
     let is_everywhere = uses.iter().all(|(listener, use_)| is_in_clear(listener, use_));
     let hint = "TLS here; or, behind a TLS decoder, client_tls = true here or secure = \"on\" in the cookie";
     for (_, use_) in uses.iter().filter(|(listener, use_)| is_in_clear(listener, use_)) {
@@ -91,13 +92,16 @@ fn is_in(name: &str, domain: &str) -> bool {
 
 /// Warns of two pools with cookies that take each other's place in a browser: equal in name, domain and path.
 fn names_differ(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
-    let mut earlier: HashMap<&str, Vec<&Pool<'_>>> = HashMap::new();
+    let mut earlier: HashMap<String, Vec<&Pool<'_>>> = HashMap::new();
     for (pool, cookie) in pools.iter().filter_map(|pool| Some((pool, pool.config.cookie.as_ref()?))) {
-        let (name, same_name) = (&cookie.name, earlier.entry(&cookie.name).or_default());
         let meets = |other: &&&Pool<'_>| share_a_place(other, pool) && share_a_host(listeners, other, pool);
-        let other = same_name.iter().find(meets).copied();
-        same_name.push(pool);
-        let Some(other) = other else { continue };
+        let mut met = None;
+        for name in cookie.names_in_browsers() {
+            let same_name = earlier.entry(name.clone()).or_default();
+            met = met.or_else(|| Some((name, *same_name.iter().find(meets)?)));
+            same_name.push(pool);
+        }
+        let Some((name, other)) = met else { continue };
         let why = format!(
             "the cookie \"{name}\" is also that of pool \"{}\", and one host can reach both: each overwrites the other\'s",
             other.config.name
@@ -299,6 +303,27 @@ mod tests {
         ));
         let networks = "[[listener.route]]\nsource = \"10.0.0.0/8\"\npool = \"q\"";
         assert!(overwrites(&listener("l", &format!("pool = \"p\"\n{networks}")), &at(""), &at("")));
+    }
+
+    #[test]
+    fn a_twin_needs_tls_and_a_name_of_its_own_like_its_cookie() {
+        let twin = |more: &str| own(&format!(", name = \"A\", cross_site_twin = true{more}"));
+        let found = problems(&(listener("l", "pool = \"p\"") + &pool("p", &twin(""))));
+        let why = "pool \"p\" has a cookie with cross_site_twin, which browsers accept only with TLS: it is sent without here";
+        assert!(found.len() == 1 && found[0].contains(why), "{found:?}");
+        let secure = listener("l", &format!("{TLS}pool = \"p\""));
+        assert!(problems(&(secure.clone() + &pool("p", &twin("")))).is_empty());
+        let none = problems(&(secure.clone() + &pool("p", &twin(", same_site = \"none\""))));
+        assert!(none.len() == 1 && none[0].contains("cross_site_twin has no effect with same_site"), "{none:?}");
+        let off = problems(&(secure + &pool("p", &twin(", secure = \"off\""))));
+        assert!(off.len() == 1 && off[0].contains("cross_site_twin needs a secure cookie"), "{off:?}");
+        let two =
+            listener("l", &format!("{TLS}pool = \"p\"\n[[listener.route]]\nsource = \"10.0.0.0/8\"\npool = \"q\""));
+        let found = problems(&(two + &pool("p", &twin("")) + &pool("q", &own(", name = \"ACORS\""))));
+        assert!(found.len() == 1 && found[0].contains("the cookie \"ACORS\" is also that of pool \"p\""), "{found:?}");
+        let key = pool("p", &twin("")).replace("http = true", "http = true\nkey = \"cookie:ACORS\"");
+        let found = problems(&(listener("l", &format!("{TLS}pool = \"p\"")) + &key));
+        assert!(found.len() == 1 && found[0].contains("\"ACORS\" is also the cookie of the pool's key"), "{found:?}");
     }
 
     #[test]

@@ -11,7 +11,10 @@ use toml::de::DeValue;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, SECOND, ValueResult};
-use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, SameSite, Secure, keys, own_name};
+use crate::config::{
+    Balance, Carrier, Cookie, CookieLifetime, CookieMode, InsertRules, KeyPart, RouteRules, SameSite, Secure,
+    Separator, Side, keys, own_name,
+};
 use crate::server_name::ServerName;
 
 /// Folder of the file of keys that is made, where the file has no `stick_table_file`.
@@ -26,8 +29,19 @@ const MAX_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
 const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// Keys of mode `insert`, the balancer's own cookie.
-const INSERT_KEYS: [&str; 9] =
-    ["keys", "max_idle", "max_life", "domain", "path", "secure", "http_only", "same_site", "partitioned"];
+const INSERT_KEYS: [&str; 11] = [
+    "keys",
+    "max_idle",
+    "max_life",
+    "lifetime",
+    "domain",
+    "path",
+    "secure",
+    "http_only",
+    "same_site",
+    "partitioned",
+    "cross_site_twin",
+];
 
 /// Reads `[pool.cookie]` of a pool that sticks under this name, its own or its group's; `None`: the pool has no cookie.
 /// `balance` is `None` for an unknown word.
@@ -40,12 +54,13 @@ pub(super) fn cookie(pool: &Section<'_>, sticks_as: &str, balance: Option<Balanc
     let mode = section.required("mode", value::word(&MODES.map(|mode| (mode, mode))));
     let insert = insert(&section, mode == Some("insert"));
     let remember = section.read("remember", whole_seconds(REMEMBER_MAX)).unwrap_or(3 * HOUR);
-    let name = name(&section, mode, sticks_as);
+    let route = route(&section);
+    let (name, carrier) = named(&section, mode, sticks_as);
     let mode = match mode? {
         "insert" => CookieMode::Insert(insert),
-        "learn" => CookieMode::Learn { remember },
+        "learn" => CookieMode::Learn { remember, carrier },
         "prefix" => CookieMode::Prefix,
-        "route" => CookieMode::Route,
+        "route" => CookieMode::Route(route),
         _ => CookieMode::Hash,
     };
     keys_of_other_modes(&section, &mode);
@@ -56,26 +71,56 @@ pub(super) fn cookie(pool: &Section<'_>, sticks_as: &str, balance: Option<Balanc
         let why = format!("mode \"hash\" has no effect: balance \"{}\" uses no key", balance.word());
         section.error("mode", Bad::new(why).hint(hint));
     }
-    let name = name?;
-    if key.iter().any(|part| matches!(part, KeyPart::Cookie(part) if **part == *name)) {
-        let why = format!("name \"{name}\" is also the cookie of the pool's key: only one of the two may use it");
-        section.error("name", Bad::new(why));
-    }
-    Some(Cookie { name, mode })
+    let cookie = Cookie { name: name?, mode };
+    not_in_key(&section, &cookie, key);
+    Some(cookie)
 }
 
-/// Reports cookies and cookie keys in a pool without `http = true`.
+/// Reports a cookie of the pool's key that is the pool's own cookie, or its twin.
+fn not_in_key(section: &Section<'_>, cookie: &Cookie, key: &[KeyPart]) {
+    for name in cookie.names_in_browsers() {
+        if key.iter().any(|part| part.may_be(&KeyPart::Cookie(name.as_str().into()))) {
+            let why = format!("name \"{name}\" is also the cookie of the pool's key: only one of the two may use it");
+            section.error("name", Bad::new(why));
+        }
+    }
+    let name = &cookie.name;
+    let is_header = cookie.carrier() != Carrier::Cookie;
+    if is_header && key.iter().any(|part| part.may_be(&KeyPart::Header(name.as_str().into()))) {
+        let why = format!("header \"{name}\" is also part of the pool's key: only one of the two may use it");
+        section.error("header", Bad::new(why));
+    }
+}
+
+/// Reports a cookie, and a key of what requests have, in a pool without `http = true`.
 pub(super) fn needs_http(pool: &Section<'_>, key: &[KeyPart], http: bool) {
     if http {
         return;
     }
-    let by_cookie = key.iter().any(|part| matches!(part, KeyPart::Cookie(_))).then_some("key");
-    for key in ["cookie"].into_iter().chain(by_cookie).filter(|key| pool.has(key)) {
+    let by_request = key.iter().any(KeyPart::needs_request).then_some("key");
+    for key in ["cookie"].into_iter().chain(by_request).filter(|key| pool.has(key)) {
         pool.error(
             key,
             Bad::new(format!("{key} needs a pool that reads requests")).hint("write http = true in the pool"),
         );
     }
+}
+
+/// Name of the cookie, or of the header field in its place.
+fn named(section: &Section<'_>, mode: Option<&str>, sticks_as: &str) -> (Option<String>, Carrier) {
+    let header = section.read("header", |value| value::field_name(value::text(value)?));
+    let end_on_404 = section.read("end_on_404", value::boolean).unwrap_or(false);
+    if mode.is_some_and(|mode| mode != "learn") {
+        // Reported with the keys of other modes.
+    } else if section.has("header") {
+        if section.has("name") {
+            section.error("header", Bad::new("header and name exclude each other: write one of them"));
+        }
+        return (header, Carrier::Header { end_on_404 });
+    } else {
+        section.idle_keys(&["end_on_404"], "without header");
+    }
+    (name(section, mode, sticks_as), Carrier::Cookie)
 }
 
 fn name(section: &Section<'_>, mode: Option<&str>, sticks_as: &str) -> Option<String> {
@@ -95,7 +140,21 @@ fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
         section.idle_keys(&INSERT_KEYS, &why);
     }
     if !matches!(mode, CookieMode::Learn { .. }) {
-        section.idle_keys(&["remember"], &why);
+        section.idle_keys(&["remember", "header", "end_on_404"], &why);
+    }
+    if !matches!(mode, CookieMode::Route(_)) {
+        section.idle_keys(&["separator", "side", "path_parameter"], &why);
+    }
+}
+
+fn route(section: &Section<'_>) -> RouteRules {
+    let separator = value::word(&[(".", Separator::Dot), ("!", Separator::Mark), ("-", Separator::Dash)]);
+    let side = value::word(&[("suffix", Side::Suffix), ("prefix", Side::Prefix)]);
+    RouteRules {
+        separator: section.read("separator", separator).unwrap_or_default(),
+        side: section.read("side", side).unwrap_or_default(),
+        path_parameter: section
+            .read("path_parameter", |value| value::parameter_name(value::text(value)?).map(str::to_owned)),
     }
 }
 
@@ -113,6 +172,7 @@ pub(super) fn name_key_file<'c>(cookies: impl Iterator<Item = &'c mut Cookie>, s
 
 fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
     let life = value::unless("off", whole_seconds(MAX_LIFE_MAX));
+    let lifetime = value::word(&[("idle", CookieLifetime::Idle), ("session", CookieLifetime::Session)]);
     let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
     let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
     let insert = InsertRules {
@@ -120,12 +180,14 @@ fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
         makes_keys: !section.has("keys"),
         max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MAX)).unwrap_or(DAY),
         max_life: section.read("max_life", life).unwrap_or(None),
+        lifetime: section.read("lifetime", lifetime).unwrap_or(CookieLifetime::Idle),
         domain: section.read("domain", domain),
         path: section.read("path", path).unwrap_or_else(|| "/".to_owned()),
         secure: section.read("secure", secure).unwrap_or(Secure::Auto),
         http_only: section.read("http_only", value::boolean).unwrap_or(true),
         same_site: section.read("same_site", same_site).unwrap_or(SameSite::Lax),
         partitioned: section.read("partitioned", value::boolean).unwrap_or(false),
+        cross_site_twin: section.read("cross_site_twin", value::boolean).unwrap_or(false),
     };
     if is_used {
         check_browser_rules(section, &insert);
@@ -136,12 +198,20 @@ fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
 /// Reports combinations that browsers reject (RFC 6265bis §4.1.3 and §5.6).
 fn check_browser_rules(section: &Section<'_>, insert: &InsertRules) {
     if insert.secure == Secure::Off {
-        for (key, is_set) in [("same_site", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)] {
+        let need_secure = [
+            ("same_site", insert.same_site == SameSite::None),
+            ("partitioned", insert.partitioned),
+            ("cross_site_twin", insert.cross_site_twin),
+        ];
+        for (key, is_set) in need_secure {
             if is_set {
                 let why = format!("{key} needs a secure cookie: browsers reject it otherwise");
                 section.error(key, Bad::new(why).hint("write secure = \"auto\" or \"on\""));
             }
         }
+    }
+    if insert.cross_site_twin && insert.same_site == SameSite::None {
+        section.idle_keys(&["cross_site_twin"], "with same_site = \"none\": the cookie itself goes with every request");
     }
     let Some(name) = section.read("name", |value| Ok(value::text(value).unwrap_or_default().to_ascii_lowercase()))
     else {

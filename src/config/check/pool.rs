@@ -87,7 +87,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         key,
         backends,
     };
-    if !config.key.contains(&KeyPart::Source) {
+    if !may_be_source(&config.key) {
         section.idle_keys(&["prefix_v4", "prefix_v6"], "because source is no part of the key");
     }
     ParsedPool { config, section, backends: sections }
@@ -184,6 +184,11 @@ fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
     key
 }
 
+/// True if the client's address is part of the key, at least for some clients.
+fn may_be_source(key: &[KeyPart]) -> bool {
+    key.iter().any(|part| part.may_be(&KeyPart::Source))
+}
+
 fn connect_times(section: &Section<'_>) -> (Duration, Duration) {
     let timeout = section.read("connect_timeout", value::duration(10 * MILLISECOND, MINUTE)).unwrap_or(2 * SECOND);
     let budget = section.read("connect_budget", value::duration(10 * MILLISECOND, 10 * MINUTE)).unwrap_or(6 * SECOND);
@@ -274,7 +279,7 @@ fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Ra
     if section.has("strict") && !section.has("pin") {
         section.error("strict", Bad::new("strict needs pin"));
     }
-    if !key.contains(&KeyPart::Source) {
+    if !may_be_source(key) {
         section.idle_keys(&["one", "prefix"], "because source is no part of the pool's key");
     }
     Range {

@@ -65,7 +65,7 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
     })
 }
 
-/// Warns of a store without a pool that learns cookies.
+/// Warns of a store without a pool that learns values.
 pub(super) fn check_use<'p>(top: &Section<'_>, store: Option<&StoreConfig>, mut pools: impl Iterator<Item = &'p Pool>) {
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
     if store.is_some() && !pools.any(learns) {

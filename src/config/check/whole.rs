@@ -9,7 +9,7 @@ use super::listener::ParsedListener as Listener;
 use super::pool::{ParsedPool as Pool, unique_names};
 use super::{Bad, group};
 use crate::config::file::Section;
-use crate::config::{Address, Bind, KeyPart, Process, Tls, keys};
+use crate::config::{Address, Bind, KeyPart, Process, Route, Tls, keys};
 
 /// Checks listeners, pools and the admin interface together.
 pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
@@ -88,13 +88,16 @@ fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
     }
 }
 
-/// Checks that each part of a pool's key has a value on some listener that reaches the pool, the source on all of them.
+/// Checks that each part of a pool's key has a value on some listener that reaches the pool, the source on all of them
+/// unless it is one of several that a client may have.
 fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
     let name = &pool.config.name;
-    for part in &pool.config.key {
+    for part in pool.config.key.iter().flat_map(KeyPart::alternatives) {
         let what = match part {
             KeyPart::Source => {
-                source_is_known(name, reaching);
+                if pool.config.key.contains(part) {
+                    source_is_known(name, reaching);
+                }
                 continue;
             }
             KeyPart::Sni if reaching.iter().all(|listener| listener.config.tls == Tls::Off) => {
@@ -103,10 +106,21 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
             KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.config.proxy.is_none()) => {
                 "key \"tlv\" is never known: no listener that reaches this pool has trust"
             }
-            KeyPart::Sni | KeyPart::Tlv(_) | KeyPart::Cookie(_) => continue,
+            KeyPart::ClientCertificate if !reaching.iter().any(|listener| may_know_certificate(listener, name)) => {
+                "key \"client_certificate\" is never known: no way to this pool asks clients for certificates"
+            }
+            _ => continue,
         };
         pool.section.error("key", Bad::new(what));
     }
+}
+
+/// True if clients that reach the pool by this listener may have shown a certificate, here or to a proxy in front.
+fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
+    let config = &listener.config;
+    let own = config.client_certificate.is_some() && config.pool.as_deref() == Some(pool);
+    let asks = |route: &Route| route.client_certificate.is_some() && route.pool == pool;
+    config.proxy.is_some() || own || config.routes.iter().any(asks)
 }
 
 fn source_is_known(pool: &str, reaching: &[&Listener<'_>]) {
@@ -152,7 +166,7 @@ fn leads_to(address: &Address, bind: &Bind) -> bool {
 fn hello_is_read(listener: &Listener<'_>, pools: &[Pool<'_>]) {
     let by_sni: HashSet<&str> = pools
         .iter()
-        .filter(|pool| pool.config.key.contains(&KeyPart::Sni))
+        .filter(|pool| pool.config.key.iter().any(|part| part.may_be(&KeyPart::Sni)))
         .map(|pool| pool.config.name.as_str())
         .collect();
     let reads = listener.config.routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty())

@@ -1,20 +1,20 @@
-//! Names of objects, hosts, protocols and cookies, and the parts of a placement key.
+//! Names of objects, hosts, protocols, cookies, fields and parameters.
 //!
 //! Whether an object of that name exists is checked in `check`. Invariant: a name of an object can be a metric label.
 
 use toml::de::DeValue;
 
 use super::{ValueResult, text};
+use crate::config::is_own_name;
 use crate::config::problem::Bad;
-use crate::config::{KeyPart, is_own_name};
 use crate::server_name::{NamePattern, ServerName};
 
 /// Longest name of a listener, pool, backend, range or location level, in bytes.
 const NAME_MAX: usize = 64;
 /// Largest number of levels of a location.
 const LOCATION_DEPTH_MAX: usize = 8;
-/// Longest name of a cookie in bytes.
-const COOKIE_NAME_MAX: usize = 128;
+/// Longest name of a cookie, field or parameter in bytes.
+const TOKEN_MAX: usize = 128;
 /// The rule for names, as error messages state it.
 const NAME_RULE: &str = "1 to 64 letters, digits, '.', '_' or '-'";
 
@@ -59,33 +59,33 @@ pub(in crate::config) fn alpn(value: &DeValue<'_>) -> ValueResult<String> {
     fits.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a protocol name of 1 to 255 bytes"))
 }
 
-/// Reads one part of a placement key; `None`: the word `"none"`.
-pub(in crate::config) fn key_part(value: &DeValue<'_>) -> ValueResult<Option<KeyPart>> {
-    // PP2_TYPE_CRC32C and PP2_TYPE_NOOP have the same meaning for every client.
-    const NOT_OF_A_CLIENT: [u8; 2] = [0x03, 0x04];
-    let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"cookie:NAME\", \"none\", or a list of the first four";
-    let malformed = || Bad::new("is not a key").hint(hint);
-    match text(value).map_err(|_| malformed())? {
-        "none" => Ok(None),
-        "source" => Ok(Some(KeyPart::Source)),
-        "sni" => Ok(Some(KeyPart::Sni)),
-        written => {
-            if let Some(name) = written.strip_prefix("cookie:") {
-                return Ok(Some(KeyPart::Cookie(application_cookie(name)?.into())));
-            }
-            let digits = written.strip_prefix("tlv:0x").filter(|digits| digits.len() == 2).ok_or_else(malformed)?;
-            match u8::from_str_radix(digits, 16).map_err(|_| malformed())? {
-                kind if NOT_OF_A_CLIENT.contains(&kind) => Err(Bad::new("is a TLV that says nothing about the client")),
-                kind => Ok(Some(KeyPart::Tlv(kind))),
-            }
+/// Checks the name of a cookie: a token (RFC 9110 §5.6.2).
+pub(in crate::config) fn cookie_name(written: &str) -> ValueResult<&str> {
+    token(written, "cookie name")
+}
+
+/// Checks the name of a header field, a token (RFC 9110 §5.1), and writes it in lower case. A `Cookie` field has values
+/// of many owners.
+pub(in crate::config) fn field_name(written: &str) -> ValueResult<String> {
+    match token(written, "header name")?.to_ascii_lowercase() {
+        name if name == "cookie" || name == "set-cookie" => {
+            Err(Bad::new("is the field of all cookies").hint("one of them: \"cookie:NAME\""))
         }
+        name => Ok(name),
     }
 }
 
-/// Checks the name of a cookie: a token (RFC 9110 §5.6.2).
-pub(in crate::config) fn cookie_name(written: &str) -> ValueResult<&str> {
-    let good = written.len() <= COOKIE_NAME_MAX && is_token(written);
-    let rule = "is not a cookie name: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~";
+/// Checks the name of a parameter in a query or path: it is compared with the bytes that are sent.
+pub(in crate::config) fn parameter_name(written: &str) -> ValueResult<&str> {
+    let good_byte = |byte: u8| byte.is_ascii_graphic() && !b"&=;/?#".contains(&byte);
+    let good = (1..=TOKEN_MAX).contains(&written.len()) && written.bytes().all(good_byte);
+    let rule = "is not a parameter name: 1 to 128 visible characters, as they are sent, but none of &=;/?#";
+    good.then_some(written).ok_or_else(|| Bad::new(rule))
+}
+
+fn token<'w>(written: &'w str, what: &str) -> ValueResult<&'w str> {
+    let good = written.len() <= TOKEN_MAX && is_token(written);
+    let rule = format!("is not a {what}: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~");
     good.then_some(written).ok_or_else(|| Bad::new(rule))
 }
 

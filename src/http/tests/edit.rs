@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
+use crate::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, write_request, write_response};
 use crate::http::forwarded::{Forwarding, told_secure};
 
 /// Changes nothing that does not have to change.
@@ -316,7 +316,7 @@ fn rules_for_responses_leave_our_own_lines_alone() {
 
 #[test]
 fn a_cookie_is_taken_out_and_nothing_else_is_touched() {
-    let remove = RequestEdit { cookie: CookieEdit::Remove(b"S"), ..PLAIN };
+    let remove = RequestEdit { cookie: CookieEdit::Remove(CookieNames::one(b"S")), ..PLAIN };
     for (before, after) in [
         ("S=1", None),
         ("S=1; ", None),
@@ -340,7 +340,7 @@ fn a_cookie_is_taken_out_and_nothing_else_is_touched() {
 
 #[test]
 fn a_cookie_is_replaced_wherever_it_stood() {
-    let replace = RequestEdit { cookie: CookieEdit::Replace { name: b"S", value: b"in" }, ..PLAIN };
+    let replace = RequestEdit { cookie: CookieEdit::Replace { names: CookieNames::one(b"S"), value: b"in" }, ..PLAIN };
     for (before, after) in [
         ("Cookie: S=1\r\nX: y\r\n", "X: y\r\nCookie: S=in\r\n"),
         (
@@ -353,8 +353,24 @@ fn a_cookie_is_replaced_wherever_it_stood() {
 }
 
 #[test]
+fn a_twin_goes_the_way_of_its_cookie() {
+    let names = CookieNames { name: b"S", twin: Some(b"SCORS") };
+    let text = "Cookie: a=b; SCORS=1; S=2; SCORSX=3\r\nCookie: SCORS=4\r\n";
+    let remove = RequestEdit { cookie: CookieEdit::Remove(names), ..PLAIN };
+    assert_eq!(lines(text, &remove), "Cookie: a=b; SCORSX=3\r\n");
+    let replace = RequestEdit { cookie: CookieEdit::Replace { names, value: b"in" }, ..PLAIN };
+    assert_eq!(lines(text, &replace), "Cookie: a=b; SCORSX=3\r\nCookie: S=in\r\n");
+    let response = "HTTP/1.1 200 OK\r\nSet-Cookie: SCORS=x\r\nSet-Cookie: S=x\r\nSet-Cookie: SCORSX=x\r\n\
+                    Content-Length: 0\r\n\r\n";
+    let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: SCORSX=x\r\nContent-Length: 0\r\n\r\n";
+    let edit = ResponseEdit { drop_cookie: Some(names), ..Default::default() };
+    assert_eq!(edited_response(response, ASKED, &edit), wanted);
+}
+
+#[test]
 fn a_backends_lines_for_our_cookie_are_dropped_and_no_others() {
-    let edit = ResponseEdit { drop_cookie: Some(b"S"), add: &[("Set-Cookie", "S=ours")], ..Default::default() };
+    let drop_cookie = Some(CookieNames::one(b"S"));
+    let edit = ResponseEdit { drop_cookie, add: &[("Set-Cookie", "S=ours")], ..Default::default() };
     let text = "HTTP/1.1 200 OK\r\nSet-Cookie: S=theirs; Path=/\r\nSet-Cookie: s=1\r\nset-cookie:S = \"x\"\r\n\
                 Set-Cookie: SS=S=1\r\nSet-Cookie: S=; Max-Age=0\r\nSet-Cookie: S\r\nSet-Cookie: =S=x; Path=/\r\n\
                 X: S=1\r\nContent-Length: 0\r\n\r\n";
@@ -362,7 +378,7 @@ fn a_backends_lines_for_our_cookie_are_dropped_and_no_others() {
                   Content-Length: 0\r\nSet-Cookie: S=ours\r\n\r\n";
     assert_eq!(edited_response(text, ASKED, &edit), wanted);
     let interim = "HTTP/1.1 103 Early Hints\r\nSet-Cookie: S=theirs\r\nLink: x\r\n\r\n";
-    let edit = ResponseEdit { drop_cookie: Some(b"S"), ..Default::default() };
+    let edit = ResponseEdit { drop_cookie, ..Default::default() };
     assert_eq!(edited_response(interim, ASKED, &edit), "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
 }
 
@@ -509,8 +525,8 @@ fn some_edit() -> impl Strategy<Value = RequestEdit<'static>> {
         || proptest::sample::select(vec![Forwarding::Append, Forwarding::Replace, Forwarding::Remove, Forwarding::Off]);
     let cookie = prop_oneof![
         Just(CookieEdit::Keep),
-        Just(CookieEdit::Remove(b"S")),
-        Just(CookieEdit::Replace { name: b"S", value: b"x" }),
+        Just(CookieEdit::Remove(CookieNames::one(b"S"))),
+        Just(CookieEdit::Replace { names: CookieNames::one(b"S"), value: b"x" }),
         Just(CookieEdit::CutPrefix { name: b"S", separator: b'1' })
     ];
     let client = proptest::option::of(any::<IpAddr>());

@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::http::cookie::find;
-use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
+use crate::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, write_request, write_response};
 use crate::http::forwarded::Forwarding;
 use crate::http::head::HEAD_MAX;
 use crate::http::set_cookie::set_cookies;
@@ -29,7 +29,9 @@ fn work_of_request(head: &[u8], piece: usize) -> usize {
         for name in [b"S", b"S", b"K", b"L"] {
             spend(find(request.fields, name).count());
         }
-        for cookie in [CookieEdit::Remove(b"S"), CookieEdit::CutPrefix { name: b"S", separator: b'~' }] {
+        for cookie in
+            [CookieEdit::Remove(CookieNames::one(b"S")), CookieEdit::CutPrefix { name: b"S", separator: b'~' }]
+        {
             let edit = RequestEdit { cookie, set: &[("X-Client-Certificate-Subject", None)], ..RequestEdit::default() };
             write_request(&mut out, &request, &edit);
         }

@@ -60,7 +60,8 @@ fn who_was_known_is_known_when_a_pool_joins_a_group_leaves_it_or_the_group_has_a
 fn values_last_used_before_keys_are_over_survive_another_size_and_another_group() {
     const NOW_MS: u64 = 4 * 3_600_000;
     let learning = |group: &str, bytes: u64| {
-        let mode = config::CookieMode::Learn { remember: Duration::from_secs(24 * 3_600) };
+        let mode =
+            config::CookieMode::Learn { remember: Duration::from_secs(24 * 3_600), carrier: config::Carrier::Cookie };
         config::Pool {
             stick_group: Some(group.to_owned()),
             cookie: Some(config::Cookie { name: "SID".to_owned(), mode }),

@@ -22,7 +22,7 @@ pub(super) struct JudgedCookie {
 
 /// Judges a cookie by the pool to which it belongs; `None`: no pool has a cookie of its kind.
 pub(super) fn judge(cookie: &AskedCookie, snapshot: &Snapshot) -> Option<JudgedCookie> {
-    let of_name = |rule: &CookieRule| cookie.name.as_deref().is_none_or(|name| name == rule.name());
+    let of_name = |rule: &CookieRule| cookie.name.as_deref().is_none_or(|name| rule.is_named(name));
     let rules = snapshot.pools.iter().filter_map(|pool| Some((pool, pool.cookie().filter(|rule| of_name(rule))?)));
     // The pool for which it is worth most: with several pools, a value is sealed for one of them.
     rules
@@ -41,7 +41,7 @@ fn judge_for(pool: &Pool, rule: &CookieRule, value: &[u8]) -> (usize, JudgedCook
     let verdict = rule.read([value], now_s, recall).map(|read| read.verdict);
     let sealed_s = match rule.mode() {
         Mode::Insert(insert) => insert.sealed_at(value),
-        Mode::Learn | Mode::Prefix | Mode::Route | Mode::Hash => None,
+        Mode::Learn | Mode::Prefix | Mode::Route(_) | Mode::Hash => None,
     };
     let named = verdict.and_then(CookieVerdict::backend);
     let had = verdict.and_then(CookieVerdict::left).and_then(|Left { had, .. }| match had {

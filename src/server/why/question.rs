@@ -119,7 +119,7 @@ impl AskedCookie {
     fn read(what: &str, snapshot: &Snapshot) -> Self {
         let what = what.split(';').next().unwrap_or_default().trim();
         let names =
-            |name: &str| snapshot.pools.iter().any(|pool| pool.cookie().is_some_and(|rule| rule.name() == name));
+            |name: &str| snapshot.pools.iter().any(|pool| pool.cookie().is_some_and(|rule| rule.is_named(name)));
         let named = what.split_once('=').filter(|(name, _)| names(name));
         let (name, value) = named.map_or((None, what), |(name, value)| (Some(name.to_owned()), value));
         let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);

@@ -10,7 +10,14 @@
 //! 60 s ago, or first sent more than `max_life` and 60 s ago. A value from the future means that a clock was set back,
 //! not that the client was idle: within `max_idle` and 60 s it is believed and, beyond the 60 s, `Due`, so that a value
 //! of the present replaces it; further ahead it is `Expired`, too. `Max-Age` is `max_idle`, or the rest of `max_life`
-//! where that is shorter: browsers forget the cookie when it expires here.
+//! where that is shorter: browsers forget the cookie when it expires here. With `lifetime = "session"` there is none, and
+//! the value is valid no longer than with it.
+//!
+//! # The twin
+//!
+//! A page of another site gets no cookie that is `SameSite=Lax`. With `cross_site_twin` the same value goes out again as
+//! `NAME` and `CORS` with `SameSite=None; Secure`, as AWS balancers do with `AWSALBCORS`, and of the two the value that
+//! was sealed last counts. It is sealed for `NAME`: neither cookie is worth more than the other.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,7 +27,7 @@ use super::key_ring::KeyRing;
 use super::names::{NameId, Names};
 use super::seal::{self, Nonce, SealedClaims, VALUE_LENGTH};
 use super::tiers;
-use crate::config::{self, SameSite, Secure};
+use crate::config::{self, CookieLifetime, SameSite, Secure};
 
 /// Tolerated difference between clocks, in seconds.
 pub const SKEW_S: u64 = 60;
@@ -42,11 +49,24 @@ pub struct Insert {
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
+    /// Whether `Max-Age` is sent.
+    has_max_age: bool,
     /// Beginning of the field's value, `NAME=`.
     head: Box<[u8]>,
     /// Attributes after `Max-Age` for a client without TLS; `with_tls` for one with it.
     in_clear: Box<[u8]>,
     with_tls: Box<[u8]>,
+    /// The cookie that carries the value across sites; `None`: there is none.
+    twin: Option<Twin>,
+}
+
+/// A second cookie with the value of the first, which browsers send with requests from pages of other sites, too.
+#[derive(Debug)]
+struct Twin {
+    name: Box<str>,
+    attributes: Box<[u8]>,
+    /// Sent to clients without TLS, too: a decoder in front has it.
+    in_clear: bool,
 }
 
 /// What a `Set-Cookie` of ours gives to a client.
@@ -72,9 +92,11 @@ impl Insert {
             additional: seal::additional_data(name),
             max_idle_s: insert.max_idle.as_secs(),
             max_life_s: insert.max_life.map(|life| life.as_secs()),
+            has_max_age: insert.lifetime == CookieLifetime::Idle,
             head: format!("{name}=").into_bytes().into(),
             in_clear: attributes(insert, insert.secure == Secure::On),
             with_tls: attributes(insert, insert.secure != Secure::Off),
+            twin: insert.cross_site_twin.then(|| Twin::of(name, insert)),
         }
     }
 
@@ -86,6 +108,24 @@ impl Insert {
     /// Sets the backends that the pool had and does not have any more.
     pub(super) fn set_former(&mut self, former: impl IntoIterator<Item = NameId>) {
         self.former = former.into_iter().collect();
+    }
+
+    /// Name of the twin, which has the value of the cookie; `None`: the cookie has none.
+    pub fn twin_name(&self) -> Option<&str> {
+        self.twin.as_ref().map(|twin| &*twin.name)
+    }
+
+    /// The `Set-Cookie` of the twin that goes with this one of the cookie, as [`write`](Self::write) has written it for
+    /// a client with or without TLS; `None`: the cookie has no twin, or the client's browser would drop it.
+    pub fn twin_of(&self, line: &str, tls: bool) -> Option<String> {
+        let twin = self.twin.as_ref().filter(|twin| tls || twin.in_clear)?;
+        let own = line.as_bytes().strip_prefix(&*self.head)?.strip_suffix(&**self.attributes(tls))?;
+        let bytes = [twin.name.as_bytes(), b"=", own, &twin.attributes].concat();
+        String::from_utf8(bytes).ok()
+    }
+
+    fn attributes(&self, tls: bool) -> &Box<[u8]> {
+        if tls { &self.with_tls } else { &self.in_clear }
     }
 
     /// The keys that open and seal values.
@@ -144,15 +184,17 @@ impl Insert {
     /// encrypted.
     pub fn write(&self, out: &mut Vec<u8>, issue: Issue<'_>, now: u64, tls: bool, nonce: Nonce) {
         let Issue { backend, issued, inner } = issue;
-        let attributes = if tls { &self.with_tls } else { &self.in_clear };
+        let attributes = self.attributes(tls);
         let inner_length = inner.map_or(0, |inner| 1 + inner.len());
         out.reserve(self.head.len() + VALUE_LENGTH + inner_length + MAX_AGE_LENGTH + attributes.len());
         out.extend_from_slice(&self.head);
         out.extend_from_slice(&self.seal(backend, issued, now, nonce));
         tiers::append(out, inner);
-        out.extend_from_slice(b"; Max-Age=");
-        let rest = self.max_life_s.map_or(u64::MAX, |life| issued.saturating_add(life).saturating_sub(now));
-        write!(out, "{}", rest.min(self.max_idle_s)).expect("memory takes everything");
+        if self.has_max_age {
+            out.extend_from_slice(b"; Max-Age=");
+            let rest = self.max_life_s.map_or(u64::MAX, |life| issued.saturating_add(life).saturating_sub(now));
+            write!(out, "{}", rest.min(self.max_idle_s)).expect("memory takes everything");
+        }
         out.extend_from_slice(attributes);
     }
 
@@ -163,6 +205,17 @@ impl Insert {
         let backend = self.names.id(backend).unwrap_or(NameId(0));
         let said = SealedClaims { pool: self.pool, backend, issued: seconds(issued), seen: seconds(now) };
         seal::seal(&self.ring, &self.additional, &said, nonce)
+    }
+}
+
+impl Twin {
+    fn of(name: &str, insert: &config::InsertRules) -> Self {
+        let across = config::InsertRules { same_site: SameSite::None, ..insert.clone() };
+        Self {
+            name: config::twin_name(name).into(),
+            attributes: attributes(&across, true),
+            in_clear: insert.secure == Secure::On,
+        }
     }
 }
 

@@ -9,11 +9,13 @@
 //! |---|---|---|---|---|
 //! | [`insert`] | the balancer | a sealed hash of its name | taken out | `Set-Cookie` when new or due |
 //! | learn | the application | the pool's stick [`table`](super::table) | unchanged | read |
+//! | learn, from a header field | the application | the same | unchanged | read |
 //! | prefix ([`named`]) | the application | `backend~` before the value | prefix taken out | prefix written in |
-//! | route ([`named`]) | the application | `.backend` behind the value | unchanged | unchanged |
+//! | route ([`named`]) | the application | `.backend` behind the value, or `backend.` before it | unchanged | unchanged |
 //! | hash | the application | nothing; its value is the key | unchanged | unchanged |
 //!
-//! The application ends stickiness by expiring its cookie, in every mode but the first. A backend's `Set-Cookie` of the
+//! The application ends stickiness by expiring its cookie, in every mode but the first; the value of a header field ends
+//! with a successful DELETE that brings it. A backend's `Set-Cookie` of the
 //! first mode's name is removed; [`tiers`] says what becomes of the value of another balancer.
 
 pub mod insert;
@@ -37,7 +39,7 @@ pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 use self::names::{NameId, Names};
 use super::table::{EntryKind, TableLookup};
 use super::{Had, Left};
-use crate::config::{self, CookieMode, KeyPart};
+use crate::config::{self, Carrier, CookieMode, KeyPart, RouteRules};
 use crate::outcome::BreakCause;
 
 /// Most values of one name that are looked at; browsers send more than one only where paths or domains overlap.
@@ -58,6 +60,7 @@ pub struct CookieRule {
     name: Box<str>,
     names: Arc<Names>,
     mode: Mode,
+    carrier: Carrier,
     /// Key parts that come before the pool's own: the cookie in `hash` mode, else none.
     key: Vec<KeyPart>,
     /// Names of backends that the pool had and does not have any more.
@@ -73,8 +76,8 @@ pub enum Mode {
     Learn,
     /// A cookie of the application, as `backend~value`.
     Prefix,
-    /// A cookie of the application, as `value.backend`.
-    Route,
+    /// A cookie of the application, as `value.backend` or `backend.value`.
+    Route(RouteRules),
     /// A cookie of the application that is the key of placement.
     Hash,
 }
@@ -214,12 +217,12 @@ impl CookieRule {
             }
             CookieMode::Learn { .. } => Mode::Learn,
             CookieMode::Prefix => Mode::Prefix,
-            CookieMode::Route => Mode::Route,
+            CookieMode::Route(rules) => Mode::Route(rules.clone()),
             CookieMode::Hash => Mode::Hash,
         };
         let key = matches!(mode, Mode::Hash).then(|| KeyPart::Cookie(cookie.name.as_str().into()));
         let (name, key) = (cookie.name.as_str().into(), key.into_iter().collect());
-        Ok(Self { name, names, mode, key, former: Arc::default() })
+        Ok(Self { name, names, mode, carrier: cookie.carrier(), key, former: Arc::default() })
     }
 
     /// Adds the names by which all pools of the configuration seal cookies: a cookie of any other pool is one of a pool
@@ -241,9 +244,47 @@ impl CookieRule {
         Self { former, ..self }
     }
 
-    /// The cookie's name; names are compared byte by byte.
+    /// The cookie's name; names of cookies are compared byte by byte. Or that of the header field in its place.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Name of the cookie's twin, see [`insert`]; `None`: it has none.
+    pub fn twin(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Insert(insert) => insert.twin_name(),
+            _ => None,
+        }
+    }
+
+    /// Where requests have the value.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
+    /// Name of the header field that takes the place of a cookie; `None`: it is a cookie.
+    pub fn header(&self) -> Option<&str> {
+        matches!(self.carrier, Carrier::Header { .. }).then_some(&*self.name)
+    }
+
+    /// Parameter of the path that has the value, too.
+    pub fn path_parameter(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Route(rules) => rules.path_parameter.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Names of the cookies that have the value: that of the cookie, then that of its twin; none for a header field.
+    pub fn cookie_names(&self) -> impl Iterator<Item = &str> {
+        let own = (self.carrier == Carrier::Cookie).then_some(&*self.name);
+        [own, self.twin()].into_iter().flatten()
+    }
+
+    /// True for the name of the cookie or of its twin, or of the header field.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.cookie_names().any(|known| known == name)
+            || self.header().is_some_and(|known| known.eq_ignore_ascii_case(name))
     }
 
     /// The cookie's mode, with what it needs.
@@ -306,9 +347,9 @@ impl CookieRule {
                 let name = named::prefix(value)?;
                 Some((self.names.by_name(name).map_or_else(|| gone(former(name)), fresh), 0))
             }
-            Mode::Route => {
-                let found = named::route(value, |name| self.names.by_name(name))?;
-                let was_at = || named::route(value, former).flatten();
+            Mode::Route(rules) => {
+                let found = named::route(value, rules, |name| self.names.by_name(name))?;
+                let was_at = || named::route(value, rules, former).flatten();
                 Some((found.map_or_else(|| gone(was_at()), fresh), 0))
             }
             Mode::Hash => None,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{SameSite, Secure};
+use crate::config::{Carrier, CookieLifetime, RouteRules, SameSite, Secure};
 
 const KEY: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210";
 const NOW: u64 = 1_800_000_000;
@@ -20,12 +20,14 @@ fn insert() -> CookieMode {
         makes_keys: false,
         max_idle: HOUR,
         max_life: None,
+        lifetime: CookieLifetime::Idle,
         domain: None,
         path: "/".to_owned(),
         secure: Secure::Auto,
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
+        cross_site_twin: false,
     })
 }
 
@@ -47,7 +49,7 @@ fn read(rule: &CookieRule, values: &[&str]) -> Option<CookieVerdict> {
 fn every_mode_reads_its_own_kind_of_value() {
     let former = ["left", "n.1"].map(Arc::from);
     let prefix = rule(CookieMode::Prefix).after(former.clone().into());
-    let route = rule(CookieMode::Route).after(former.into());
+    let route = rule(CookieMode::Route(RouteRules::default())).after(former.into());
     let hash = rule(CookieMode::Hash);
     for (rule, value, expected) in [
         (&prefix, "b~31d4", fresh(1)),
@@ -122,7 +124,7 @@ fn a_key_file_that_cannot_be_read_is_the_callers_to_tell() {
 
 #[test]
 fn a_learned_value_means_what_is_remembered_of_it() {
-    let rule = rule(CookieMode::Learn { remember: HOUR });
+    let rule = rule(CookieMode::Learn { remember: HOUR, carrier: Carrier::Cookie });
     let recall = |value: &[u8]| match value {
         b"of-a" => TableLookup::At(0, EntryKind::Learned),
         b"of-b" => TableLookup::At(1, EntryKind::Learned),

@@ -3,16 +3,15 @@
 //! Keeps no value: a cookie is known by the hash that stick tables have for it. Invariant: only a request of a client
 //! that has moved costs a hash here.
 
-use crate::http::cookie;
-use crate::http::field::Fields;
+use crate::http::head::Request;
 use crate::pool::Pool;
+use crate::pool::request_cookie::values_of;
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
 
 /// Hash of the first value of the pool's cookie; `None`: the pool has no cookie, or the request has none.
-pub(super) fn brought_cookie(context: &RuntimeContext, pool: &Pool, fields: Fields<'_>) -> Option<u64> {
-    let name = pool.cookie()?.name().as_bytes();
-    let value = cookie::find(fields, name).next()?.value;
+pub(super) fn brought_cookie(context: &RuntimeContext, pool: &Pool, request: &Request<'_>) -> Option<u64> {
+    let value = values_of(pool.cookie()?, request).next()?;
     Some(context.current.load().secret.cookie(value).to_bits())
 }
 

@@ -50,14 +50,14 @@ use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
 use crate::clock::{self, Micros};
-use crate::config;
+use crate::config::{self, KeyPart};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
-use crate::pool::request_cookie::cookies_of_key;
+use crate::pool::request_key::values_of_key;
 use crate::pool::{Pick, Pool};
 use crate::sticky::Facts;
 
@@ -227,16 +227,17 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let (client_info, listener) = (&conversation.client_info, &routed.listener.config);
         log.given_id = given_id(&request, client_info, listener);
 
-        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
-        let cookies = cookies_of_key(pool, request.fields);
-        let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
+        let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
+        let values = values_of_key(pool, &request, secured.subject.as_deref());
+        let facts = Facts { values: &values, ..conversation.client_info.facts() };
         self.look_up(&mut cookie, &facts).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
-        let session = || cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value));
+        let of_key = || values.iter().find(|(part, _)| matches!(part, KeyPart::Cookie(_))).map(|(_, value)| *value);
+        let session = || cookie.session(&request).or_else(of_key);
         log.note_session(session, &mut self.shared.last_session.borrow_mut());
         let shared = Rc::clone(&self.shared);
-        let follow = shared.follow(&cookie, request.fields);
+        let follow = shared.follow(&cookie, &request);
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
         let reached = self.reach(&connector, &mut cookie, &facts, follow, log).await?;
@@ -246,7 +247,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let remember = cookie.remember().or(remember);
         let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));
-        let brought = || history::brought_cookie(context, pool, request.fields);
+        let brought = || history::brought_cookie(context, pool, &request);
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
         cookie.update_store(context, backend, upstream.lease.backend());
 

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use super::header_rules::{self, RequestFacts, SetHeaders};
 use super::history;
 use crate::clock;
-use crate::config::{self, Forwarded};
+use crate::config::{self, Carrier, Forwarded};
 use crate::connection::ClientInfo;
-use crate::http::cookie;
-use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, SetField, write_response};
-use crate::http::field::Fields;
+use crate::http::Method;
+use crate::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, SetField, write_response};
+use crate::http::field::{Fields, KnownField};
 use crate::http::forwarded::{Forwarding, told_secure};
 use crate::http::head::{Request, Response};
 use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
-use crate::pool::request_cookie::ReadCookie;
+use crate::pool::request_cookie::{ReadCookie, values_of};
 use crate::pool::{Pool, Remember};
 use crate::sticky::Left;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
@@ -58,9 +58,9 @@ pub struct RequestCookie<'p> {
 
 impl<'p> RequestCookie<'p> {
     /// Reads the cookie of a request; `now` returns seconds since 1970, and is not called where the pool has no cookie.
-    pub fn read(pool: &'p Pool, fields: Fields<'_>, now: impl FnOnce() -> u64) -> Self {
+    pub fn read(pool: &'p Pool, request: &Request<'_>, now: impl FnOnce() -> u64) -> Self {
         let (now, now_ms) = pool.cookie().map_or((0, 0), |_| (now(), clock::now_ms()));
-        let read = ReadCookie::new(pool, fields, now, now_ms);
+        let read = ReadCookie::new(pool, request, now, now_ms);
         Self {
             pool,
             rule: pool.cookie(),
@@ -94,10 +94,9 @@ impl<'p> RequestCookie<'p> {
 
     /// Value of the session cookie for the log: the one that counts where the pool learns, else the first of the pool's
     /// cookie, as the application set it.
-    pub fn session<'v>(&'v self, fields: Fields<'v>) -> Option<&'v [u8]> {
+    pub fn session<'v>(&'v self, request: &Request<'v>) -> Option<&'v [u8]> {
         let rule = self.rule?;
-        let first = || cookie::find(fields, rule.name().as_bytes()).next().map(|pair| pair.value);
-        let value = self.value.as_deref().or_else(first)?;
+        let value = self.value.as_deref().or_else(|| values_of(rule, request).next())?;
         match rule.mode() {
             Mode::Prefix => value.splitn(2, |byte| *byte == PREFIX_END).last(),
             _ => Some(value),
@@ -118,11 +117,12 @@ impl<'p> RequestCookie<'p> {
 
     /// How the cookies of the request change for the backend.
     fn edit(&self) -> CookieEdit<'_> {
+        match (self.own_names(), &self.inner) {
+            (Some(names), Some(value)) => return CookieEdit::Replace { names, value },
+            (Some(names), None) => return CookieEdit::Remove(names),
+            (None, _) => {}
+        }
         match self.rule.map(|rule| (rule.name().as_bytes(), rule.mode())) {
-            Some((name, Mode::Insert(_))) => match &self.inner {
-                Some(value) => CookieEdit::Replace { name, value },
-                None => CookieEdit::Remove(name),
-            },
             Some((name, Mode::Prefix)) => CookieEdit::CutPrefix { name, separator: PREFIX_END },
             _ => CookieEdit::Keep,
         }
@@ -162,7 +162,7 @@ impl<'p> RequestCookie<'p> {
     /// Value of the tier behind this one after a response with these fields: as the backend has set it, or as it was.
     fn inner_after(&self, fields: Fields<'_>) -> Option<Box<[u8]>> {
         let mut inner = self.inner.clone();
-        for set in self.own_name().into_iter().flat_map(|name| set_cookies(fields, name)) {
+        for set in self.own_names().into_iter().flat_map(|names| set_cookies(fields, names.name)) {
             if set.ends(self.now) {
                 inner = None;
             } else if tiers::is_inner(set.value) {
@@ -172,26 +172,41 @@ impl<'p> RequestCookie<'p> {
         inner
     }
 
-    /// Name of our own cookie; `None`: the pool's cookie is the application's.
-    fn own_name(&self) -> Option<&'p [u8]> {
+    /// Names of our own cookie; `None`: the pool's cookie is the application's.
+    fn own_names(&self) -> Option<CookieNames<'p>> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Insert(_)))?;
-        Some(rule.name().as_bytes())
+        Some(CookieNames { name: rule.name().as_bytes(), twin: rule.twin().map(str::as_bytes) })
+    }
+
+    /// The `Set-Cookie` line of the twin of our cookie, to which this one belongs.
+    fn twin_of(&self, line: &str, tls: bool) -> Option<String> {
+        match self.rule.map(CookieRule::mode) {
+            Some(Mode::Insert(insert)) => insert.twin_of(line, tls),
+            _ => None,
+        }
     }
 
     /// Stores the value that the backend sets, here and in the store, before the client can use it. Returns the wait
     /// for the store, if that has to end before the response goes on.
-    fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
+    fn learn(
+        &self,
+        index: usize,
+        method: Method,
+        response: &Response<'_>,
+        conversation: &Conversation,
+    ) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
-        let lines = || set_cookies(fields, rule.name().as_bytes());
+        let ended = self.ended_value(rule, method, response);
+        let set = self.set_values(rule, response.fields);
         let mut store_wait = None;
-        for set in lines().filter(|set| !set.ends(self.now) && is_learnable(set.value)) {
+        for value in set.filter(|value| is_learnable(value) && ended != Some(*value)) {
             if let Some(table) = self.pool.table() {
-                table.learn(set.value, backend, clock::now_ms());
+                table.learn(value, backend, clock::now_ms());
             }
-            store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
+            store_wait = self.store_learned(&conversation.context, value, index, backend).or(store_wait);
         }
-        if let Some(value) = self.ended_value(lines()) {
+        if let Some(value) = ended {
             if let Some(table) = self.pool.table() {
                 table.forget(value);
             }
@@ -201,18 +216,38 @@ impl<'p> RequestCookie<'p> {
         store_wait
     }
 
-    /// The value that a response with these lines for the application's cookie ends. A line that expires the cookie
-    /// does not say which value it means: a browser has one for each domain and path. So only the one value that the
-    /// request brought is ended, and not if the same response sets it.
-    fn ended_value<'f>(&self, lines: impl Iterator<Item = SetCookie<'f>>) -> Option<&[u8]> {
+    /// The values that a response sets.
+    fn set_values<'f>(&self, rule: &'f CookieRule, fields: Fields<'f>) -> impl Iterator<Item = &'f [u8]> {
+        let now = self.now;
+        let lines = rule.cookie_names().flat_map(move |name| set_cookies(fields, name.as_bytes()));
+        let cookies = lines.filter(move |line| !line.ends(now)).map(|line| line.value);
+        cookies.chain(rule.header().into_iter().flat_map(move |name| fields.named(name)))
+    }
+
+    /// The value that a response ends: of several that a request brought, none.
+    fn ended_value(&self, rule: &CookieRule, method: Method, response: &Response<'_>) -> Option<&[u8]> {
         let value = self.value.as_deref().filter(|_| self.is_only_value)?;
+        let ends = match rule.carrier() {
+            Carrier::Cookie => self.is_ended_by(value, set_cookies(response.fields, rule.name().as_bytes())),
+            Carrier::Header { end_on_404 } => {
+                let is_deleted = method == Method::Delete && (200..300).contains(&response.status);
+                is_deleted || end_on_404 && response.status == 404
+            }
+        };
+        ends.then_some(value)
+    }
+
+    /// True if a response with these lines for the application's cookie ends the value that the request brought. A line
+    /// that expires the cookie does not say which value it means: a browser has one for each domain and path. So it is
+    /// not ended if the same response sets it.
+    fn is_ended_by<'f>(&self, value: &[u8], lines: impl Iterator<Item = SetCookie<'f>>) -> bool {
         let (mut ends, mut is_set) = (false, false);
         for line in lines {
             let line_ends = line.ends(self.now);
             ends |= line_ends;
             is_set |= !line_ends && line.value == value;
         }
-        (ends && !is_set).then_some(value)
+        ends && !is_set
     }
 }
 
@@ -326,14 +361,13 @@ impl ResponseWriter<'_> {
     /// Appends the head of the final response; `close`: the client's connection ends behind it. Returns a wait that has
     /// to end before the client may see the head.
     pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
-        let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
+        let store_wait = self.cookie.learn(self.backend, self.request.method, response, self.conversation);
         let context = &self.conversation.context;
         let own = self.cookie.own_cookie(self.backend, response, self.tls, self.follow, context);
         own.iter().for_each(|line| history::note_new_cookie(self.conversation, line));
-        let lines: Vec<(&str, &str)> = match &own {
-            Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
-            None => Vec::new(),
-        };
+        let twin = own.as_ref().and_then(|line| self.cookie.twin_of(line, self.tls));
+        let set_cookies = [&own, &twin].into_iter().flatten().map(|line| ("Set-Cookie", line.as_str()));
+        let lines: Vec<(&str, &str)> = set_cookies.chain(own.as_ref().map(|_| ("Cache-Control", "private"))).collect();
         write_response(out, response, &self.request, &self.edit(response.fields, close, &lines, &self.set.fields()));
         store_wait
     }
@@ -348,9 +382,10 @@ impl ResponseWriter<'_> {
     ) -> ResponseEdit<'e> {
         let rule = self.cookie.rule;
         let cookie_prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
-        let drop_cookie = self.cookie.own_name();
-        if let Some(name) = drop_cookie {
-            self.cookie.pool.count_dropped_cookies(set_cookies(fields, name).count());
+        let drop_cookie = self.cookie.own_names();
+        if let Some(names) = drop_cookie {
+            let lines = fields.all(KnownField::SetCookie).filter(|line| names.set_by(line));
+            self.cookie.pool.count_dropped_cookies(lines.count());
         }
         let remove = &self.cookie.pool.config().response_headers.remove;
         ResponseEdit { close, add, cookie_prefix, drop_cookie, set, remove }

@@ -10,7 +10,6 @@ use super::rules::{Misdirected, RequestRules};
 use super::upstreams::Upstreams;
 use crate::access_log::LastSession;
 use crate::config::Tls;
-use crate::http::field::Fields;
 use crate::http::head::Request;
 use crate::pool::{Backend, Pool};
 use crate::terminate::Routed;
@@ -76,14 +75,16 @@ impl<'a> Shared<'a> {
     }
 
     /// Where a request goes that brings no cookie of a pool that has one; `None`: it is placed by itself. Notes a cookie
-    /// that is valid.
-    pub fn follow(&self, cookie: &RequestCookie<'_>, fields: Fields<'_>) -> Option<&Follow> {
+    /// that is valid. A header field in the place of a cookie is not one that a browser has for all its requests: each
+    /// request without it may begin a session of its own.
+    pub fn follow(&self, cookie: &RequestCookie<'_>, request: &Request<'_>) -> Option<&Follow> {
         let follow = self.follow.as_deref()?;
-        let brought = cookie.session(fields);
+        let brought = cookie.session(request);
         if let Some(value) = brought.filter(|_| cookie.backend().is_some()) {
             follow.note_cookie(value);
         }
-        (cookie.pool.cookie().is_some() && brought.is_none()).then_some(follow)
+        let is_cookie = cookie.pool.cookie().is_some_and(|rule| rule.header().is_none());
+        (is_cookie && brought.is_none()).then_some(follow)
     }
 
     /// Notes where a request has its place; `follows`: it has brought no cookie.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use sessile::http::cookie::pairs;
-use sessile::http::edit::{CookieEdit, RequestEdit, write_request};
+use sessile::http::edit::{CookieEdit, CookieNames, RequestEdit, write_request};
 use sessile::http::field::KnownField;
 use sessile::http::forwarded::Forwarding;
 use sessile::http::head::{REQUEST_LINE_MAX, Request, RequestReader};
@@ -121,7 +121,7 @@ fn edits(name: &[u8]) -> [RequestEdit<'_>; 4] {
             x_forwarded: Forwarding::Replace,
             forwarded: Forwarding::Remove,
             client,
-            cookie: CookieEdit::Remove(name),
+            cookie: CookieEdit::Remove(CookieNames::one(name)),
             close: true,
             ..plain
         },
@@ -230,7 +230,7 @@ fn compare_cookies(before: &Request<'_>, edit: CookieEdit<'_>, after: &Request<'
     let new: Vec<_> = pairs(after.fields).map(|pair| (pair.name.to_vec(), pair.value.to_vec())).collect();
     let old = pairs(before.fields).map(|pair| (pair.name.to_vec(), pair.value.to_vec()));
     let wanted: Vec<_> = match edit {
-        CookieEdit::Remove(name) => old.filter(|(this, _)| this != name).collect(),
+        CookieEdit::Remove(CookieNames { name, .. }) => old.filter(|(this, _)| this != name).collect(),
         CookieEdit::CutPrefix { name, separator } => old
             .map(|(this, value)| {
                 let end = value.iter().position(|byte| *byte == separator).filter(|_| this == name);

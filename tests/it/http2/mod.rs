@@ -5,7 +5,7 @@
 
 mod abuse;
 mod bodies;
-mod client;
+pub mod client;
 mod failures;
 mod frames;
 mod goaway;
@@ -18,7 +18,7 @@ mod page_load;
 mod places;
 mod programs;
 mod seen;
-mod site;
+pub mod site;
 mod sticky;
 mod stopping;
 mod web_socket;

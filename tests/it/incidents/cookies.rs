@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sessile::clock;
-use sessile::config::{InsertRules, SameSite, Secure};
+use sessile::config::{CookieLifetime, InsertRules, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
 use sessile::sticky::cookie::{Insert, KeyRing};
 
@@ -47,12 +47,14 @@ fn cookie_ahead(dir: &Path, backend: &str, ahead_s: u64) -> String {
         makes_keys: false,
         max_idle: Duration::from_secs(DAY),
         max_life: None,
+        lifetime: CookieLifetime::Idle,
         domain: None,
         path: "/".to_owned(),
         secure: Secure::Auto,
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
+        cross_site_twin: false,
     };
     let ring = KeyRing::parse(&fs::read_to_string(&rules.keys).unwrap()).unwrap();
     let insert = Insert::new("STICKY", &rules, "p", Arc::new(Names::new([backend])), Arc::new(ring));

@@ -10,7 +10,8 @@ use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
 use sessile::plan::{Ask, ListedClient, MoveTally, Plan, PoolPlan, Running};
-use sessile::pool::request_cookie::{ReadCookie, cookies_of_key};
+use sessile::pool::request_cookie::ReadCookie;
+use sessile::pool::request_key::values_of_key;
 use sessile::pool::{PickScene, Pool};
 use sessile::server;
 use sessile::snapshot::Snapshot;
@@ -60,10 +61,10 @@ impl Visitor<'_> {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{cookie}\r\n");
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)), "{head}");
-        let fields = reader.request(head.as_bytes()).fields;
-        let cookie = ReadCookie::new(pool, fields, clock::unix_s(), now_ms());
-        let cookies = cookies_of_key(pool, fields);
-        let facts = Facts { source: Some(self.client.source), cookies: &cookies, ..Facts::default() };
+        let request = reader.request(head.as_bytes());
+        let cookie = ReadCookie::new(pool, &request, clock::unix_s(), now_ms());
+        let values = values_of_key(pool, &request, None);
+        let facts = Facts { source: Some(self.client.source), values: &values, ..Facts::default() };
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..PickScene::new(&facts, &[], now_ms()) })?;
         let brought = pool.table().zip(cookie.value).and_then(|(table, value)| table.remember_value(value));
         if let Some((table, remember)) = pool.table().zip(brought.or(pick.remember)) {
@@ -82,7 +83,7 @@ impl Visitor<'_> {
                 Some(format!("{}={value}", rule.name()))
             }
             Mode::Prefix => Some(format!("{}={name}~{value}", rule.name())),
-            Mode::Route => Some(format!("{}={value}.{name}", rule.name())),
+            Mode::Route(_) => Some(format!("{}={value}.{name}", rule.name())),
             // The application has set none.
             Mode::Hash => None,
         });

@@ -61,6 +61,41 @@ fn every_request_on_one_connection_goes_where_its_own_cookie_says() {
 }
 
 #[test]
+fn a_twin_brings_a_client_back_from_pages_of_other_sites_and_no_backend_sees_it() {
+    let answer = |name: &'static str| {
+        move |head: &str| {
+            let line = if head.starts_with("GET /sets") { "Set-Cookie: SESSILE-pCORS=theirs\r\n" } else { "" };
+            let length = name.len() + 1 + head.len();
+            Some(format!("HTTP/1.1 200 OK\r\n{line}Content-Length: {length}\r\n\r\n{name} {head}").into_bytes())
+        }
+    };
+    let backends: Vec<_> = ["x", "y", "z"].map(|name| Recorder::answering(name, answer(name))).into();
+    let addresses: Vec<_> = backends.iter().map(Recorder::address).collect();
+    let options = INSERT.replace(" }", ", lifetime = \"session\", cross_site_twin = true }");
+    let front = Front::start("", &options, &addresses);
+    let mut talk = Talk::with(&front);
+    for _ in 0..3 {
+        let response = talk.get("/", "");
+        let home = name_of(&response.text());
+        let lines: Vec<_> = response.head.lines().filter_map(|line| line.strip_prefix("Set-Cookie: ")).collect();
+        let [own, twin] = lines[..] else { panic!("{}", response.head) };
+        let (own, twin) = (own.split_once(';').unwrap(), twin.split_once(';').unwrap());
+        assert_eq!(own.1, " Path=/; Secure; HttpOnly; SameSite=Lax");
+        assert_eq!(twin.1, " Path=/; Secure; HttpOnly; SameSite=None");
+        let value = own.0.strip_prefix("SESSILE-p=").unwrap();
+        assert_eq!(twin.0.strip_prefix("SESSILE-pCORS=").unwrap(), value);
+        for brought in [twin.0.to_owned(), own.0.to_owned(), format!("{}; {}", own.0, twin.0)] {
+            let again = talk.get("/sets", &format!("Cookie: a=b; {brought}\r\n"));
+            assert_eq!(name_of(&again.text()), home);
+            assert_eq!(again.field("set-cookie"), None, "neither a new one nor that of the backend");
+            assert!(again.text().contains("Cookie: a=b\r\n"), "{}", again.text());
+        }
+    }
+    let dropped = || front.sessile.sum("sessile_dropped_set_cookies_total", &["pool=\"p\""]);
+    eventually("the lines of the backends to be counted", || (dropped() == 9.0).then_some(()));
+}
+
+#[test]
 fn pools_of_a_stick_group_understand_each_others_cookies_and_others_do_not() {
     let backends: Vec<_> = ["x", "y", "z"].map(Recorder::named).into();
     let addresses: Vec<_> = backends.iter().map(Recorder::address).collect();

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::config::{Address, Backend, Config, CookieMode, KeyPart, Pool};
+use crate::config::{Address, Backend, Carrier, Config, Cookie, CookieMode, KeyPart, Pool};
 
 /// The backends to start, and the complaints about all others.
 #[derive(Debug, Default)]
@@ -89,12 +89,14 @@ fn addresses(pool: &Pool, backend: &Backend) -> impl Iterator<Item = Address> {
 
 /// Cookies of the application: all that the pool needs, but for the balancer's own.
 fn cookies(pool: &Pool) -> impl Iterator<Item = AppCookie> {
-    let own = pool.cookie.as_ref().filter(|cookie| !matches!(cookie.mode, CookieMode::Insert(_)));
-    let own =
-        own.map(|cookie| AppCookie { name: cookie.name.clone(), is_routed: matches!(cookie.mode, CookieMode::Route) });
-    let keys = pool.key.iter().filter_map(|part| match part {
+    let is_set_by_application =
+        |cookie: &&Cookie| !matches!(cookie.mode, CookieMode::Insert(_)) && cookie.carrier() == Carrier::Cookie;
+    let own = pool.cookie.as_ref().filter(is_set_by_application);
+    let own = own
+        .map(|cookie| AppCookie { name: cookie.name.clone(), is_routed: matches!(cookie.mode, CookieMode::Route(_)) });
+    let keys = pool.key.iter().flat_map(KeyPart::alternatives).filter_map(|part| match part {
         KeyPart::Cookie(name) => Some(AppCookie { name: name.to_string(), is_routed: false }),
-        KeyPart::Source | KeyPart::Sni | KeyPart::Tlv(_) => None,
+        _ => None,
     });
     own.into_iter().chain(keys)
 }

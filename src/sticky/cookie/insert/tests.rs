@@ -20,12 +20,14 @@ fn config() -> config::InsertRules {
         makes_keys: false,
         max_idle: Duration::from_secs(IDLE),
         max_life: None,
+        lifetime: CookieLifetime::Idle,
         domain: None,
         path: "/".to_owned(),
         secure: Secure::Auto,
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
+        cross_site_twin: false,
     }
 }
 
@@ -333,6 +335,37 @@ fn what_goes_out_is_as_configured() {
         let here = cookie("SESSILE", &config, "web", &BACKENDS, &[OLD]);
         assert_eq!(written(&here, NOW, tls), format!("SESSILE={value}; Max-Age=1000{attributes}"));
     }
+}
+
+#[test]
+fn a_session_cookie_has_no_max_age_and_its_value_ages_all_the_same() {
+    let session = config::InsertRules { lifetime: CookieLifetime::Session, ..config() };
+    let here = cookie("SESSILE", &session, "web", &BACKENDS, &[OLD]);
+    let value = String::from_utf8(here.seal(1, NOW, NOW, [9; 12]).to_vec()).unwrap();
+    assert_eq!(written(&here, NOW, true), format!("SESSILE={value}; Path=/; Secure; HttpOnly; SameSite=Lax"));
+    assert_eq!(here.open(value.as_bytes(), NOW + IDLE), CookieVerdict::Due { backend: 1, issued: NOW });
+    let over = NOW + IDLE + SKEW_S + 1;
+    assert_eq!(here.open(value.as_bytes(), over), CookieVerdict::Expired { backend: Some(1) });
+}
+
+#[test]
+fn a_twin_has_the_value_of_its_cookie_and_goes_across_sites() {
+    let twin_of = |config: &config::InsertRules, tls| {
+        let here = cookie("SESSILE", config, "web", &BACKENDS, &[OLD]);
+        let line = written(&here, NOW, tls);
+        let value = String::from_utf8(here.seal(1, NOW, NOW, [9; 12]).to_vec()).unwrap();
+        let twin = here.twin_of(&line, tls)?;
+        Some(twin.strip_prefix("SESSILECORS=").unwrap().strip_prefix(&value).unwrap().to_owned())
+    };
+    let plain = config::InsertRules { cross_site_twin: true, ..config() };
+    let some = |attributes: &str| Some(attributes.to_owned());
+    assert_eq!(twin_of(&plain, true), some("; Max-Age=1000; Path=/; Secure; HttpOnly; SameSite=None"));
+    assert_eq!(twin_of(&plain, false), None, "a browser would drop it");
+    let on = config::InsertRules { secure: Secure::On, lifetime: CookieLifetime::Session, ..plain };
+    assert_eq!(twin_of(&on, false), some("; Path=/; Secure; HttpOnly; SameSite=None"), "a decoder in front has TLS");
+    assert_eq!(twin_of(&config(), true), None);
+    let all = config::InsertRules { path: "/shop".to_owned(), partitioned: true, same_site: SameSite::Strict, ..on };
+    assert_eq!(twin_of(&all, true), some("; Path=/shop; Secure; HttpOnly; SameSite=None; Partitioned"));
 }
 
 #[test]

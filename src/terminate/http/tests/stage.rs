@@ -108,7 +108,7 @@ impl Stage {
         let _inside = self.runtime.enter();
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(&asked.head), Progress::Done(_)));
-        let cookie = RequestCookie::read(&self.pool, reader.request(&asked.head).fields, || 0);
+        let cookie = RequestCookie::read(&self.pool, &reader.request(&asked.head), || 0);
         let facts = RequestFacts { client: None, is_secure: false, request: &reader.request(&asked.head), id: &"" };
         let set = SetHeaders::of(&self.pool.config().response_headers, None, &facts);
         let writer = ResponseWriter {

@@ -5,6 +5,7 @@
 
 mod away;
 mod explain;
+mod header;
 mod held;
 mod login;
 mod moves;
