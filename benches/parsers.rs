@@ -10,6 +10,7 @@ use rustls::client::{ClientConfig, ClientConnection};
 use rustls::crypto::aws_lc_rs;
 use sessile::client_hello::{self, Progress, Scan};
 use sessile::config::{ProxyOut, ProxyTlv, ProxyVersion, Route};
+use sessile::http::head::RequestReader;
 use sessile::proxy_protocol::{self, Announce};
 use sessile::route::{RouteFacts, RouteTable};
 use sessile::server_name::NamePattern;
@@ -188,9 +189,10 @@ fn table(names: usize) -> RouteTable {
         alpn: Vec::new(),
         source: Vec::new(),
         tls: sessile::config::Tls::Passthrough,
+        request: sessile::config::RequestConditions::default(),
         client_certificate: None,
         http2: true,
-        pool: pool.to_string(),
+        goal: sessile::config::RouteGoal::Pool(pool.to_string()),
     };
     let exact = (0..names).map(|index| route(format!("shop{index}.example.org"), index));
     let below = (0..names / 10).map(|index| route(format!("*.zone{index}.example.org"), index));
@@ -218,4 +220,42 @@ fn route_wildcard(bencher: Bencher<'_, '_>, names: usize) {
 #[divan::bench(args = [100, 1000])]
 fn route_default(bencher: Bencher<'_, '_>, names: usize) {
     bench_route(bencher, names, "www.nowhere.example.com", 0);
+}
+
+/// A table of `count` routes: hosts with ten paths each.
+fn requests(count: usize) -> RouteTable {
+    let route = |index: usize| {
+        let host = format!("shop{}.example.org", index / 10);
+        let path = format!("/section{}/part{}", index % 10, "x".repeat(index % 7));
+        let request = sessile::config::RequestConditions {
+            host: vec![NamePattern::parse(&host).expect("a pattern")],
+            path: vec![sessile::config::PathPattern { path, is_exact: index % 10 == 9 }],
+            ..sessile::config::RequestConditions::default()
+        };
+        Route {
+            sni: Vec::new(),
+            alpn: Vec::new(),
+            source: Vec::new(),
+            request,
+            tls: sessile::config::Tls::Off,
+            client_certificate: None,
+            http2: true,
+            goal: sessile::config::RouteGoal::Pool(index.to_string()),
+        }
+    };
+    let routes: Vec<_> = (0..count).map(route).collect();
+    RouteTable::new(&routes, Some("0"), |name| name.parse().expect("a number"))
+}
+
+#[divan::bench(args = [100, 10_000])]
+fn route_of_a_request(bencher: Bencher<'_, '_>, count: usize) {
+    let (table, index) = (requests(count), count / 2 + 5);
+    let path = format!("/section5/part{}/and/some/more?query", "x".repeat(index % 7));
+    let head = format!("GET {path} HTTP/1.1\r\nHost: Shop{}.example.org:8080\r\nUser-Agent: x\r\n\r\n", index / 10);
+    let mut reader = RequestReader::new();
+    assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)));
+    let request = reader.request(head.as_bytes());
+    let facts = RouteFacts { sni: None, alpn: b"\x02h2", source: Some(IpAddr::from([192, 0, 2, 1])) };
+    assert_eq!(table.find_request(&request, facts).and_then(|found| found.pool), Some(index));
+    bencher.bench(|| black_box(&table).find_request(black_box(&request), black_box(facts)));
 }

@@ -17,7 +17,7 @@
 //! | 6 host | sockets, clocks, permits, figures, events and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`events`], [`client_history`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
 //! | 4 pool | the pick: range, cookie, stick table, connection, placement, last resort | [`pool`] |
-//! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
+//! | 3 sticky | keys, cookies, the stick table; certificates and tickets; answers of routes | [`sticky`], [`tls`], [`answers`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |
 //! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`log_field`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
@@ -32,7 +32,7 @@
 //! | connection | one client connection, from accept to its outcome |
 //! | conversation | a connection with TLS or HTTP that ends here; the runtime beside its worker serves it |
 //! | request | one HTTP request of a conversation, with its response |
-//! | route | a rule of a listener that sends a connection to a pool |
+//! | route | a rule of a listener that sends a connection or a request to a pool, or answers it |
 //! | pool | backends that serve the same, with the rule that picks among them |
 //! | backend | one server of a pool, known by its name |
 //! | key | what identifies a client: address, server name, TLV, cookie |
@@ -54,6 +54,7 @@ pub mod access_log;
 pub mod admin;
 pub mod admission;
 pub mod alert;
+pub mod answers;
 pub mod attempt;
 pub mod cli;
 pub mod client_hello;

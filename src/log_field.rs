@@ -92,6 +92,7 @@ fields! {
     UserAgent = "user_agent" in Request, Text, "User-Agent of the request; only if `log.fields` names it";
     Session = "session" in Request, Text, "hash of the session cookie: 16 hexadecimal digits of its SHA-256";
     Status = "status" in Request, Number, "status of the response; absent if none was begun";
+    Route = "route" in Request, Number, "number of the route in its listener, from 1; absent if none decided";
     Pool = "pool" in Both, Text, "name of the pool";
     Range = "range" in Connection, Text, "named range of the pool that the client is in";
     Backend = "backend" in Both, Text, "name of the backend that was tried last";

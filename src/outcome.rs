@@ -127,7 +127,9 @@ endings! {
     Http2Flood = "http2_flood", Client;
     /// The client reset more streams than an HTTP/2 connection may.
     Http2Resets = "http2_resets", Client;
-    /// A request was for a host on another route than the connection's server name; the reply was 421.
+    /// A route answered the request, with a redirect or a content of the configuration.
+    Answered = "answered", None;
+    /// A request was for a host with other rules of TLS than its connection; the reply was 421.
     Misdirected = "misdirected", Client;
     /// A kept connection received no further request within `keepalive_timeout`.
     KeepaliveTimeout = "keepalive_timeout", Limit;
@@ -145,7 +147,7 @@ endings! {
     KeptClosed = "kept_closed", Backend;
     /// The TLS handshake with the backend failed, or its certificate is not trusted.
     BackendTls = "backend_tls", Backend;
-    /// No route matches and the listener has no default pool.
+    /// No route matches and the listener has no default pool; a request got 404.
     NoRoute = "no_route", Client;
     /// The source has `max_connections_per_source` open already.
     SourceConnections = "source_connections", Limit;

@@ -1,9 +1,10 @@
 //! [`RouteTable`]: finds the pool of a connection, by the most precise route with all conditions true, else the
-//! default.
+//! default; [`requests`] finds that of a request.
 //!
 //! Does not refuse ties (`config::check` does) and has no pools, only their indexes. Precision, first to last: exact
 //! name, longest `*.` wildcard, routes without names, the default; under the same name, more conditions, then the
-//! longer CIDR. Where a condition is false, the next less precise rule is looked at.
+//! longer CIDR. Where a condition is false, the next less precise rule is looked at. Routes about requests decide for no
+//! connection.
 //!
 //! Invariant: the order in the file never decides between routes that are not tied, and a look-up allocates nothing.
 
@@ -13,8 +14,13 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 
+use self::requests::{RequestFacts, RequestTable, canonical};
 use crate::config;
-use crate::server_name::NamePattern;
+use crate::http::head::Request;
+use crate::http::target::Host;
+use crate::server_name::{NAME_MAX, NamePattern};
+
+pub mod requests;
 
 /// The routes of a listener, ready for look-up.
 #[derive(Debug)]
@@ -22,7 +28,8 @@ pub struct RouteTable {
     exact: AHashMap<Box<str>, Vec<RouteRule>>,
     below: AHashMap<Box<str>, Vec<RouteRule>>,
     unnamed: Vec<RouteRule>,
-    default: Option<usize>,
+    default: Option<RouteMatch>,
+    requests: RequestTable,
     needs_hello: bool,
     /// Every protocol that a condition names.
     protocols: AHashSet<Box<[u8]>>,
@@ -31,12 +38,13 @@ pub struct RouteTable {
 /// A client's list of protocols up to this length is kept whole, in bytes: longer than those of browsers and libraries.
 const PROTOCOLS_WHOLE: usize = 256;
 
-/// The pool of a connection, and the route that chose it.
+/// Where a connection or a request goes, and the route that chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteMatch {
-    /// Index of the pool among those the table was made with.
-    pub pool: usize,
-    /// Index of the route among those the table was made of; `None` = the default pool.
+    /// Index of the pool among those the table was made with; `None` = the route answers, or, without a route, each
+    /// request has a route of its own.
+    pub pool: Option<usize>,
+    /// Index of the route among those the table was made of; `None` = the default.
     pub route: Option<usize>,
 }
 
@@ -60,18 +68,30 @@ struct RouteRule {
 }
 
 impl RouteTable {
-    /// Builds the table. `pool_index` turns the name of a pool into the index that [`find`](Self::find) returns.
+    /// Builds the table of a listener. `pool_index` turns the name of a pool into the index that [`find`](Self::find)
+    /// returns.
+    pub fn of(listener: &config::Listener, pool_index: impl Fn(&str) -> usize) -> Self {
+        let mut table = Self::new(&listener.routes, listener.pool.as_deref(), pool_index);
+        if listener.takes_requests_alone() {
+            table.default = Some(RouteMatch { pool: None, route: None });
+        }
+        table
+    }
+
+    /// Builds the table of these routes; `default`: the pool of all other connections.
     pub fn new(routes: &[config::Route], default: Option<&str>, pool_index: impl Fn(&str) -> usize) -> Self {
         let mut table = Self {
             exact: AHashMap::new(),
             below: AHashMap::new(),
             unnamed: Vec::new(),
-            default: default.map(&pool_index),
+            default: default.map(|pool| RouteMatch { pool: Some(pool_index(pool)), route: None }),
+            requests: RequestTable::new(routes, default.map(&pool_index), &pool_index),
             needs_hello: routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
             protocols: routes.iter().flat_map(|route| &route.alpn).map(|name| name.as_bytes().into()).collect(),
         };
-        for (index, route) in routes.iter().enumerate() {
-            let rules = RouteRule::of(route, RouteMatch { pool: pool_index(&route.pool), route: Some(index) });
+        for (index, route) in routes.iter().enumerate().filter(|(_, route)| !route.is_of_requests()) {
+            let found = RouteMatch { pool: route.pool().map(&pool_index), route: Some(index) };
+            let rules = RouteRule::of(route, found);
             if route.sni.is_empty() {
                 table.unnamed.extend_from_slice(&rules);
             }
@@ -90,9 +110,9 @@ impl RouteTable {
         table
     }
 
-    /// Returns the pool of a connection; `None` = no route matches and there is no default.
+    /// Returns the pool of a connection; `None` = no route to a pool matches, and there is no default.
     pub fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
-        self.find_route(facts).map(|found| found.pool)
+        self.find_route(facts)?.pool
     }
 
     /// Returns the pool of a connection with the route that chose it.
@@ -101,7 +121,44 @@ impl RouteTable {
             .sni
             .and_then(|name| self.find_by_name(name, facts))
             .or_else(|| first_that_holds(&self.unnamed, facts))
-            .or_else(|| self.default.map(|pool| RouteMatch { pool, route: None }))
+            .or(self.default)
+    }
+
+    /// True if a request for this host belongs on its connection: one to the host would have the same rules of TLS.
+    /// `connection`: where the connection goes; `reads_http`: whether requests are read there.
+    pub fn belongs(
+        &self,
+        listener: &config::Listener,
+        (connection, facts): (RouteMatch, &RouteFacts<'_>),
+        host: Host<'_>,
+        reads_http: impl Fn(RouteMatch) -> bool,
+    ) -> bool {
+        let mut buffer = [0; NAME_MAX];
+        let name = canonical(host.name, &mut buffer);
+        // A backend may read another name into what is none, and so the name of a route with other rules.
+        if name.is_none() && !host.is_address() {
+            return false;
+        }
+        if name == facts.sni {
+            return true;
+        }
+        let rules = |found: RouteMatch| listener.rules_of(found.route);
+        let there = self.find_route(&RouteFacts { sni: name, ..*facts });
+        there.is_some_and(|there| rules(there) == rules(connection) && reads_http(there))
+    }
+
+    /// Returns where a request with these facts goes; `None` = no route matches, and there is no default.
+    pub fn find_by_request(&self, facts: &RequestFacts<'_>) -> Option<RouteMatch> {
+        self.requests.find(facts)
+    }
+
+    /// Returns where a request goes that belongs on its connection; `None` = no route matches, and there is no default.
+    pub fn find_request(&self, request: &Request<'_>, connection: RouteFacts<'_>) -> Option<RouteMatch> {
+        let mut buffer = [0; NAME_MAX];
+        match self.requests.of_all() {
+            Some(of_all) => of_all,
+            None => self.requests.find(&RequestFacts::of(request, connection, &mut buffer)),
+        }
     }
 
     /// True if a condition of a route needs the ClientHello.

@@ -10,21 +10,37 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(Arc<str>);
 
+/// Longest name in bytes.
+pub const NAME_MAX: usize = 253;
+
+/// Writes a name in canonical form into `buffer`; `None` if it is not a host name.
+pub fn fold<'b>(text: &str, buffer: &'b mut [u8; NAME_MAX]) -> Option<&'b str> {
+    if !is_host_name(text) {
+        return None;
+    }
+    let folded = buffer.get_mut(..text.len())?;
+    folded.copy_from_slice(text.as_bytes());
+    folded.make_ascii_lowercase();
+    std::str::from_utf8(folded).ok()
+}
+
+/// True for a host name, in any case.
+fn is_host_name(text: &str) -> bool {
+    let label_is_good = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    // An address of IPv6 has a colon, which no label has.
+    text.len() <= NAME_MAX && text.split('.').all(label_is_good) && text.parse::<std::net::Ipv4Addr>().is_err()
+}
+
 impl ServerName {
     /// Reads a name; upper case is folded. `None` if it is not a host name.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > 253 || text.parse::<std::net::IpAddr>().is_ok() {
-            return None;
-        }
-        let label_is_good = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
         let lower = || match text.bytes().any(|b| b.is_ascii_uppercase()) {
             true => text.to_ascii_lowercase().into(),
             false => text.into(),
         };
-        text.split('.').all(label_is_good).then(|| Self(lower()))
+        is_host_name(text).then(|| Self(lower()))
     }
 
     /// The name, in lower case.

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Admission, ListenerState};
+use crate::answers::{Answers, Texts};
 use crate::clock;
 use crate::config::{self, Config, Fallback, FileProblem, KeyPart};
 use crate::limits::{Limits, millis};
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub tls: Arc<Termination>,
     /// The keys of cookies, by file.
     pub rings: Rings,
+    /// The contents of answers and of pages for errors, by file.
+    pub texts: Texts,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
     /// Pools that share a stick table, table by table.
@@ -62,6 +65,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// The routes of the listener; they return indexes into `pools`.
     pub routes: RouteTable,
+    /// What the listener answers without a backend.
+    pub answers: Answers,
     /// Every pool of the snapshot.
     pub pools: Arc<[Arc<Pool>]>,
     /// The TLS settings of the snapshot.
@@ -72,7 +77,7 @@ pub struct Listener {
     pub silent: Option<usize>,
     /// True if a route or a pool cannot decide without the ClientHello.
     pub needs_hello: bool,
-    /// True if requests can come to it: a pool that it names has `http = true`.
+    /// True if requests can come to it: a pool that it names has `http = true`, or a route looks at them.
     pub serves_http: bool,
     /// Time from accept until the ClientHello must be read, in milliseconds.
     pub hello_ms: u32,
@@ -93,6 +98,8 @@ pub struct LoadedFiles {
     pub tls: Termination,
     /// The keys that seal cookies.
     pub rings: Rings,
+    /// The contents of answers and of pages for errors.
+    pub texts: Texts,
     /// The secret of the stick-table file, so that its entries are found. `None`: the secret of the previous snapshot,
     /// or a new random one.
     pub secret: Option<Secret>,
@@ -139,12 +146,12 @@ impl Rings {
     }
 }
 
-/// Where a route sends a connection.
+/// Where a route sends a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTarget {
-    /// Index of the pool in `pools` of the listener.
-    pub pool: usize,
-    /// Index of the route in the configuration of the listener; `None`: no route matched, and the default pool is used.
+    /// Index of the pool in `pools` of the listener; `None`: each request has a route of its own, or the route answers.
+    pub pool: Option<usize>,
+    /// Index of the route in the configuration of the listener; `None`: no route matched, and the default is used.
     pub route: Option<usize>,
     /// Whether TLS is passed through, terminated or off.
     pub tls: config::Tls,
@@ -168,7 +175,7 @@ impl Snapshot {
         workers: usize,
         admission: &Arc<Admission>,
     ) -> Self {
-        let LoadedFiles { tls, rings, secret } = loaded;
+        let LoadedFiles { tls, rings, texts, secret } = loaded;
         let blocks = 2 * workers;
         let tls = Arc::new(tls);
         let config = Arc::new(config);
@@ -195,7 +202,7 @@ impl Snapshot {
                 || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, (&pools, &indexes), &tls, &config.limits, state))
+            Arc::new(Listener::new(listener, (&pools, &indexes), (&tls, &texts), &config.limits, state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -207,6 +214,7 @@ impl Snapshot {
             config,
             tls: Arc::clone(&tls),
             rings,
+            texts,
             secret,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
@@ -242,7 +250,7 @@ impl Listener {
     fn new(
         listener: &config::Listener,
         (pools, indexes): (&Arc<[Arc<Pool>]>, &PoolIndexes),
-        tls: &Arc<Termination>,
+        (tls, texts): (&Arc<Termination>, &Texts),
         limits: &config::Limits,
         state: Arc<ListenerState>,
     ) -> Self {
@@ -253,20 +261,21 @@ impl Listener {
             Fallback::Refuse => None,
             Fallback::Pool(name) => Some(index(name)),
         };
-        let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
-        let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
+        let routes = RouteTable::of(listener, index);
+        let named = listener.routes.iter().filter_map(config::Route::pool).chain(listener.pool.as_deref());
         let reads_tls = listener.tls != config::Tls::Off;
         let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
         let mut reached = named.clone().map(index).chain(not_tls).chain(silent);
         Self {
             not_tls,
             silent,
-            serves_http: reached.any(|pool| pools[pool].config().http),
+            serves_http: listener.routes_requests() || reached.any(|pool| pools[pool].config().http),
             needs_hello: reads_tls
                 && (routes.needs_hello()
                     || listener.terminates()
                     || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
+            answers: Answers::new(listener, texts),
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
             tlv_kinds: tlv_kinds(pools),
@@ -293,9 +302,17 @@ impl Listener {
     /// Where the routes send a connection; `None`: no route matches, and there is no default pool.
     pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
-        let tls =
-            found.route.and_then(|route| self.config.routes.get(route)).map_or(self.config.tls, |route| route.tls);
-        Some(RouteTarget { pool: found.pool, route: found.route, tls })
+        Some(RouteTarget { pool: found.pool, route: found.route, tls: self.config.rules_of(found.route).tls })
+    }
+
+    /// The pool of a target; `None`: it has none.
+    pub fn pool(&self, target: &RouteTarget) -> Option<&Arc<Pool>> {
+        self.pools.get(target.pool?)
+    }
+
+    /// True if requests are read from connections with this target.
+    pub fn reads_http(&self, target: &RouteTarget) -> bool {
+        self.pool(target).is_none_or(|pool| pool.config().http)
     }
 }
 

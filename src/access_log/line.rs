@@ -76,6 +76,7 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str)
         line.bare(Field::Session, format_args!("{hash:016x}"));
     }
     line.number_if(Field::Status, r.status.map(u64::from));
+    line.number_if(Field::Route, r.route);
     line.text_if(Field::Pool, r.pool.as_deref());
     line.text_if(Field::Backend, r.backend.as_deref());
     line.text_if(Field::Reason, r.reason.map(|reason| reason.word()));

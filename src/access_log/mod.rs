@@ -165,6 +165,8 @@ pub struct RequestLine {
     pub session: Option<u64>,
     /// Status of the response; `None` if no response was begun.
     pub status: Option<u16>,
+    /// Number of the route in its listener, from 1; `None` if none decided.
+    pub route: Option<u64>,
     /// Name of the pool; `None` if it was not routed.
     pub pool: Option<Arc<str>>,
     /// Name of the backend that was tried last.

@@ -50,6 +50,7 @@ pub(super) fn request() -> RequestLine {
         user_agent: None,
         session: None,
         status: None,
+        route: None,
         pool: None,
         backend: None,
         reason: None,

@@ -21,7 +21,7 @@
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME&client=ADDRESS&id=N` | `{"open", "shown", "connections"}` |
 //! | `GET /events?after=N&kind=KIND,KIND&pool=NAME&wait=SECONDS` | [`EventPage`](crate::events::EventPage); `wait`: not before there is an event |
-//! | `GET /explain?client=A&listener=L&sni=N&host=H&path=P&cookie=C` | [`ClientReport`]; 400 with a sentence; also `alpn`, `tlv`, `header`, `certificate`, `down` |
+//! | `GET /explain?client=A&listener=L&sni=N&host=H&path=P&cookie=C` | [`ClientReport`]; 400 with a sentence; also `method`, `alpn`, `tlv`, `header`, `certificate`, `down` |
 //! | `GET /why?what=ADDRESS`, a connection, a request or a cookie | [`WhyReport`]; unix socket only |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |

@@ -83,8 +83,9 @@ impl Control for Fake {
     async fn explain(&self, question: Question) -> Result<ClientReport, String> {
         let client = question.client.parse().map_err(|_| "no client".to_owned())?;
         let listener = question.traits.cookie.join("|");
-        let (sni, cookie, refused, explanation) = (question.traits.sni, None, None, None);
-        Ok(ClientReport { client, listener, live: true, sni, cookie, store: None, refused, explanation })
+        let (sni, live, route, answer) = (question.traits.sni, true, None, None);
+        let (cookie, store, refused, explanation) = (None, None, None, None);
+        Ok(ClientReport { client, listener, live, sni, route, answer, cookie, store, refused, explanation })
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {

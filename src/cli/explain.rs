@@ -43,6 +43,9 @@ pub(super) struct Explain {
     /// Path of the clients' requests, with its query
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
+    /// Method of the clients' requests
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
     /// Protocol (ALPN) that the clients offer; may be repeated
     #[arg(long, value_name = "PROTO")]
     alpn: Vec<String>,
@@ -53,7 +56,7 @@ pub(super) struct Explain {
     #[arg(long, value_name = "NAME=VALUE")]
     cookie: Vec<String>,
     /// Header field in the clients' requests; may be repeated
-    #[arg(long, value_name = "NAME: VALUE")]
+    #[arg(long, value_name = "NAME=VALUE")]
     header: Vec<String>,
     /// Subject of the clients' verified certificate, as the access log has it
     #[arg(long, value_name = "SUBJECT")]
@@ -94,6 +97,7 @@ impl Explain {
             sni: self.sni.clone(),
             host: self.host.clone(),
             path: self.path.clone(),
+            method: self.method.clone(),
             alpn: self.alpn.clone(),
             tlv: self.tlv.clone(),
             cookie: self.cookie.clone(),

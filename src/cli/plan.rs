@@ -99,7 +99,8 @@ fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, Com
     match (before, after) {
         (Ok(before), Ok(after)) => {
             let keys = CookieKeys::new(&before.rings, &after.rings);
-            let plan = Plan::new(&old, &new, Ask { keys, ..Ask::about(clients) });
+            let mut plan = Plan::new(&old, &new, Ask { keys, ..Ask::about(clients) });
+            plan.changes.extend(after.texts.changes(&before.texts));
             Ok(plan.with_files(&before.tls, &after.tls, clock::unix_s()))
         }
         (before, after) => {

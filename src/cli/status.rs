@@ -151,7 +151,7 @@ fn refused_connections(totals: &status::ListenerTotals) -> u64 {
 
 /// Connections of a listener that were neither refused nor ended as they should.
 pub(super) fn badly_ended(totals: &status::ListenerTotals) -> u64 {
-    ended(totals, |ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Probe))
+    ended(totals, |ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Answered | Ended::Probe))
 }
 
 fn ended(totals: &status::ListenerTotals, wanted: fn(Ended) -> bool) -> u64 {

@@ -17,6 +17,7 @@ mod many;
 mod pool;
 mod process;
 mod reach;
+mod route;
 mod stick_table;
 mod store;
 mod tie;

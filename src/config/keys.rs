@@ -119,6 +119,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "forwarded",
         "request_id",
         "route",
+        "error_page",
     ],
 };
 /// Keys for timeouts of a listener's connections.
@@ -142,7 +143,31 @@ pub static CLIENT_CERTIFICATE: TableKeys =
 /// Keys of a route, a rule of a listener.
 pub static ROUTE: TableKeys = TableKeys {
     table: "[[listener.route]]",
-    keys: &["sni", "alpn", "source", "tls", "client_certificate", "http2", "pool"],
+    keys: &[
+        "sni",
+        "alpn",
+        "source",
+        "host",
+        "path",
+        "method",
+        "header",
+        "tls",
+        "client_certificate",
+        "http2",
+        "pool",
+        "redirect",
+        "respond",
+    ],
+};
+/// Keys of a redirect to another place.
+pub static REDIRECT: TableKeys = TableKeys { table: "[listener.route.redirect]", keys: &["to", "status"] };
+/// Keys of an answer that is written in the file.
+pub static RESPOND: TableKeys =
+    TableKeys { table: "[listener.route.respond]", keys: &["status", "body", "body_file", "headers"] };
+/// Statuses of replies that may have a page of their own.
+pub static ERROR_PAGE: TableKeys = TableKeys {
+    table: "[listener.error_page]",
+    keys: &["400", "404", "408", "414", "421", "431", "501", "502", "503", "504", "505"],
 };
 /// Keys for certificates of a route's clients.
 pub static ROUTE_CLIENT_CERTIFICATE: TableKeys =
@@ -261,6 +286,9 @@ pub static ALL: &[&TableKeys] = &[
     &CLIENT_CERTIFICATE,
     &ROUTE,
     &ROUTE_CLIENT_CERTIFICATE,
+    &REDIRECT,
+    &RESPOND,
+    &ERROR_PAGE,
     &POOL,
     &POOL_LIMITS,
     &POOL_TLS,

@@ -9,8 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Certificate, ClientCertificate, Forwarded, OwnTimeouts, Tls};
-use crate::server_name::NamePattern;
+use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, Route, Tls};
 
 /// One `[[listener]]`: addresses that accept clients, and rules for their connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,13 +54,50 @@ pub struct Listener {
     pub silent: Fallback,
     /// Routes in the order of the file; the order has no meaning.
     pub routes: Vec<Route>,
+    /// Pages for replies of this process, each with another status.
+    pub error_pages: Vec<ErrorPage>,
 }
 
 impl Listener {
     /// True if the listener or one of its routes terminates TLS.
     pub fn terminates(&self) -> bool {
-        self.tls == Tls::Terminate || self.routes.iter().any(|route| route.tls == Tls::Terminate)
+        self.tls == Tls::Terminate || self.routes.iter().any(Route::terminates)
     }
+
+    /// True if a route looks at requests, or answers them.
+    pub fn routes_requests(&self) -> bool {
+        self.routes.iter().any(|route| route.is_of_requests() || route.pool().is_none())
+    }
+
+    /// True if connections that no route and no pool takes are read as HTTP, because requests have routes of their own.
+    pub fn takes_requests_alone(&self) -> bool {
+        self.pool.is_none() && self.tls != Tls::Passthrough && self.routes.iter().any(Route::is_of_requests)
+    }
+
+    /// The rules of TLS of connections with this route; `None`: no route decided.
+    pub fn rules_of(&self, route: Option<usize>) -> ConnectionRules<'_> {
+        match route.and_then(|route| self.routes.get(route)) {
+            Some(Route { tls, client_certificate, http2, .. }) => {
+                ConnectionRules { tls: *tls, client_certificate: client_certificate.as_ref(), http2: *http2 }
+            }
+            None => ConnectionRules {
+                tls: self.tls,
+                client_certificate: self.client_certificate.as_ref(),
+                http2: self.http2,
+            },
+        }
+    }
+}
+
+/// What a connection fixes for all of its requests.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ConnectionRules<'c> {
+    /// Whether TLS is passed through, terminated or off.
+    pub tls: Tls,
+    /// The request for a client certificate.
+    pub client_certificate: Option<&'c ClientCertificate>,
+    /// True if the client may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// One address of a listener.
@@ -123,23 +159,4 @@ pub enum Fallback {
     Refuse,
     /// The connection goes to the pool of this name.
     Pool(String),
-}
-
-/// One `[[listener.route]]`: conditions that must all hold, and the pool for such connections.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// Server names; empty: any name, or none.
-    pub sni: Vec<NamePattern>,
-    /// ALPN protocols of which the client must offer one; empty: no condition.
-    pub alpn: Vec<String>,
-    /// Networks of which one must contain the client's address; empty: no condition.
-    pub source: Vec<IpNet>,
-    /// TLS mode; the listener's where the route has none of its own.
-    pub tls: Tls,
-    /// Request for a client certificate, the listener's by default; `None` unless TLS ends here.
-    pub client_certificate: Option<ClientCertificate>,
-    /// True if clients may speak HTTP/2 where HTTP is read; the listener's word where the route has none of its own.
-    pub http2: bool,
-    /// Name of the pool for these connections.
-    pub pool: String,
 }

@@ -30,6 +30,7 @@ mod listener;
 mod place;
 mod pool;
 mod problem;
+mod route;
 mod shorthand;
 mod stick_table;
 mod store;
@@ -47,13 +48,16 @@ pub use cookie::{
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
-pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
+pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
+pub use route::{
+    ErrorPage, PathPattern, Redirect, RequestConditions, Respond, RespondBody, Route, RouteGoal, Template, TemplatePart,
+};
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};

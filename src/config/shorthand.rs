@@ -29,7 +29,7 @@ enum LongForm {
 type Expand = fn(&DeValue<'_>) -> Option<LongForm>;
 
 /// Every key that has a shorthand, below the lists and tables that it is in.
-const SHORTHANDS: [(&[&str], Expand); 11] = [
+const SHORTHANDS: [(&[&str], Expand); 12] = [
     (&["pool", "backend"], |value| {
         text(value, |address| vec![("name", backend_name(address)), ("address", address.into())])
     }),
@@ -42,6 +42,7 @@ const SHORTHANDS: [(&[&str], Expand); 11] = [
     (&["listener", "route", "client_certificate"], |value| one_text(value, "ca").or_else(|| off(value))),
     (&["listener", "tls"], terminate),
     (&["listener", "route", "tls"], terminate),
+    (&["listener", "route", "redirect"], |value| one_text(value, "to")),
     (&["store"], |value| text(value, |url| vec![("kind", "redis".into()), ("url", url.into())]).or_else(|| off(value))),
 ];
 

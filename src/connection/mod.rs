@@ -126,7 +126,8 @@ impl ClientInfo {
 
     /// Does the same as [`Self::route`] for another server name, such as the host of a request.
     pub fn route_by_name(&self, listener: &Listener, sni: Option<&str>) -> Option<RouteTarget> {
-        let fallback = |pool: Option<usize>| pool.map(|pool| RouteTarget { pool, route: None, tls: Tls::Off });
+        let fallback =
+            |pool: Option<usize>| pool.map(|pool| RouteTarget { pool: Some(pool), route: None, tls: Tls::Off });
         match self.entry {
             Entry::NotTls => fallback(listener.not_tls),
             Entry::Silent => fallback(listener.silent),

@@ -1,13 +1,15 @@
-//! The replies of this process, written when no response of a backend can be had or passed on ([`StatusCode`]).
+//! The replies of this process, written when no response of a backend can be had or passed on ([`StatusCode`]), and
+//! answers that the configuration wants instead of one ([`Answer`]).
 //!
 //! A reply is small, never cached, and ends its connection: bytes that the client has sent behind the request are not
 //! read as another one. Does not explain more than the status; the log does, under the same request id.
 //!
-//! Invariant: a reply is a whole message that the reader of this crate accepts, at most 512 bytes with an id of up to
-//! 128.
+//! Invariant: a reply or answer is a whole message that the reader of this crate accepts; a reply without a page has at
+//! most 512 bytes with an id of up to 128.
 
 use super::date;
 use super::edit::write_line;
+use super::framing::forbids_framing;
 
 macro_rules! statuses {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $phrase:literal;)+) => {
@@ -35,6 +37,8 @@ macro_rules! statuses {
 statuses! {
     /// The request is malformed or ambiguous.
     BadRequest = 400, "Bad Request";
+    /// No route of the listener takes the request.
+    NotFound = 404, "Not Found";
     /// The request did not come in time.
     RequestTimeout = 408, "Request Timeout";
     /// The request line is too long.
@@ -58,10 +62,43 @@ statuses! {
 /// The field with the id of the request, where the listener has no other name for it.
 pub const ID_FIELD: &str = "X-Request-Id";
 
+/// An answer as it is sent: its head has Date, Content-Length and the id besides what stands here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer<'a> {
+    /// The status, from 200 to 599.
+    pub status: u16,
+    /// The type of the content; `None`: it has none, or it is among the fields.
+    pub content_type: Option<&'a str>,
+    /// Other fields; none of them begins a line.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// The content; empty where the status has none.
+    pub body: &'a [u8],
+    /// The field with the id of the request, and the id; `None`: no request was read.
+    pub id: Option<(&'a str, &'a str)>,
+    /// True if the request was HEAD, so that the same head is written without the content.
+    pub to_head: bool,
+    /// True if the connection ends with it.
+    pub close: bool,
+}
+
 /// Appends a reply. `id`: the field with the id of the request, and the id. `to_head`: the request was HEAD, so the same
 /// head is written without a body.
 pub fn write(out: &mut Vec<u8>, status: StatusCode, id: (&str, &str), to_head: bool, now_unix_s: u64) {
     write_reply(out, status, &format!("request {}", id.1), Some(id), to_head, now_unix_s);
+}
+
+/// Appends a reply with a page: its type and its content.
+pub fn write_page(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    page: (&str, &[u8]),
+    id: (&str, &str),
+    to_head: bool,
+    now_unix_s: u64,
+) {
+    let (content_type, body) = page;
+    let reply = reply(status, Some(id), to_head);
+    write_answer(out, &Answer { content_type: Some(content_type), body, ..reply }, now_unix_s);
 }
 
 /// Appends the reply to plain HTTP at a port that serves HTTPS. It has no request id, because no request is read there.
@@ -78,21 +115,45 @@ fn write_reply(
     to_head: bool,
     now_unix_s: u64,
 ) {
-    let (code, phrase) = (status.code(), status.phrase());
-    let body = format!("{code} {phrase}\n{second_line}\n");
-    write_text(out, &format!("HTTP/1.1 {code} {phrase}\r\nDate: "));
+    let body = format!("{} {}\n{second_line}\n", status.code(), status.phrase());
+    let content_type = Some("text/plain; charset=utf-8");
+    write_answer(out, &Answer { content_type, body: body.as_bytes(), ..reply(status, id, to_head) }, now_unix_s);
+}
+
+fn reply<'a>(status: StatusCode, id: Option<(&'a str, &'a str)>, to_head: bool) -> Answer<'a> {
+    let fields = &[("Cache-Control", "no-store")];
+    Answer { status: status.code(), fields, id, to_head, close: true, ..Answer::default() }
+}
+
+/// The usual reason phrase of a status; empty if it has none.
+pub fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
+}
+
+/// Appends an answer.
+pub fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, now_unix_s: u64) {
+    let Answer { status, content_type, fields, body, id, to_head, close } = *answer;
+    write_text(out, &format!("HTTP/1.1 {status} {}\r\nDate: ", phrase(status)));
     date::write(out, now_unix_s);
     write_text(out, "\r\n");
-    write_line(out, "Content-Type", "text/plain; charset=utf-8");
-    write_line(out, "Content-Length", &body.len().to_string());
-    write_line(out, "Cache-Control", "no-store");
+    if let Some(content_type) = content_type {
+        write_line(out, "Content-Type", content_type);
+    }
+    if !forbids_framing(status) && status != 304 {
+        write_line(out, "Content-Length", &body.len().to_string());
+    }
+    for (name, value) in fields {
+        write_line(out, name, value);
+    }
     if let Some((field, id)) = id {
         write_line(out, field, id);
     }
-    write_line(out, "Connection", "close");
+    if close {
+        write_line(out, "Connection", "close");
+    }
     write_text(out, "\r\n");
     if !to_head {
-        write_text(out, &body);
+        out.extend_from_slice(body);
     }
 }
 

@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::explanation::{Explanation, LiveCookie};
 use super::question::{AskedClient, ClientTraits, Question, find_down, find_listener};
-use crate::config::{self, Tls};
+use crate::answers::{Answered, location};
+use crate::config::{self, RouteGoal, Tls};
+use crate::http::answer::ID_FIELD;
 use crate::outcome::Ended;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::request_key::values_of_key;
 use crate::pool::{PickScene, Pool};
+use crate::route::requests::RequestFacts;
 use crate::route::{RouteFacts, RouteMatch, RouteTable};
-use crate::server_name::ServerName;
+use crate::server_name::{NAME_MAX, ServerName};
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
 use crate::sticky::cookie::CookieVerdict;
@@ -36,6 +39,12 @@ pub struct ClientReport {
     pub live: bool,
     /// Server name in the client's hello.
     pub sni: Option<String>,
+    /// Number of the route that decides, in its listener, from 1; `None`: the default pool, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<usize>,
+    /// The answer of that route: its status, and of a redirect its Location; `None`: it leads to a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// Verdict on the cookie of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
@@ -96,7 +105,7 @@ impl AskedStore {
     pub fn of(snapshot: &Snapshot, question: &Question, at: AskedAt) -> Result<Option<Self>, String> {
         on_listener(snapshot, question, |asked, client, traits| {
             let found = asked.route(&asked.facts(client, traits), traits).ok()?;
-            let (pool, down) = (&snapshot.pools[found.pool], &asked.down[found.pool]);
+            let (pool, down) = (&snapshot.pools[found.pool?], &asked.down[found.pool?]);
             let cookie = ReadCookie::new(pool, &traits.request(), at.unix_s, at.now_ms);
             let facts = asked.facts(client, traits);
             let here = KnownHere::new(pool, cookie.verdict, can_have(pool, &facts, down, at.now_ms));
@@ -172,36 +181,61 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
             listener: self.config.name.clone(),
             live: self.live,
             sni: facts.sni.map(str::to_owned),
+            route: None,
+            answer: None,
             cookie: None,
             store: None,
             refused: None,
             explanation: None,
         };
         match self.route(&facts, traits) {
-            Ok(found) => self.explain(found.pool, &facts, (traits, at, store), &mut report),
+            Ok(RouteMatch { pool, route }) => {
+                report.route = route.map(|route| route + 1);
+                match pool {
+                    Some(pool) => self.explain(pool, &facts, (traits, at, store), &mut report),
+                    None => report.answer = route.and_then(|route| self.answer(route, &facts, traits)),
+                }
+            }
             Err(ended) => report.refused = Some(ended.word().to_owned()),
         }
         report
     }
 
-    /// Where the routes send the client. A request must belong where its connection belongs.
+    /// Where the routes send the client: its connection, or, where that is read as HTTP, its request.
     fn route(&self, facts: &Facts<'_>, traits: &ClientTraits) -> Result<RouteMatch, Ended> {
-        let by_name = |sni| self.routes.find_route(&RouteFacts { sni, alpn: &traits.alpn, source: facts.source });
-        let found = by_name(facts.sni).ok_or(Ended::NoRoute)?;
-        let tls =
-            found.route.and_then(|route| self.config.routes.get(route)).map_or(self.config.tls, |route| route.tls);
-        let is_http = self.pools[found.pool].borrow().config().http;
-        let request = traits.request();
-        let host = request.host().filter(|_| traits.names_host && is_http && tls == Tls::Terminate);
-        if let Some(host) = host {
-            let name = std::str::from_utf8(host.name).ok();
-            let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let is_odd = name.is_none() && !host.is_address();
-            if is_odd || by_name(name.as_ref().map(ServerName::as_str)) != Some(found) {
-                return Err(Ended::Misdirected);
-            }
+        let connection = RouteFacts { sni: facts.sni, alpn: &traits.alpn, source: facts.source };
+        let found = self.routes.find_route(&connection).ok_or(Ended::NoRoute)?;
+        let tls = self.config.rules_of(found.route).tls;
+        let reads_http = |found: RouteMatch| found.pool.is_none_or(|pool| self.pools[pool].borrow().config().http);
+        if tls == Tls::Passthrough || !reads_http(found) {
+            return Ok(found);
         }
-        Ok(found)
+        let request = traits.request();
+        let host = request.host().filter(|_| traits.names_host);
+        if let Some(host) = host.filter(|_| tls == Tls::Terminate)
+            && !self.routes.belongs(self.config, (found, &connection), host, reads_http)
+        {
+            return Err(Ended::Misdirected);
+        }
+        let mut buffer = [0; NAME_MAX];
+        let asked = RequestFacts::of(&request, connection, &mut buffer);
+        let asked = if host.is_some() { asked } else { RequestFacts { host: facts.sni, ..asked } };
+        let found = self.routes.find_by_request(&asked).ok_or(Ended::NoRoute)?;
+        if reads_http(found) { Ok(found) } else { Err(Ended::Misdirected) }
+    }
+
+    /// The answer of a route, in words.
+    fn answer(&self, route: usize, facts: &Facts<'_>, traits: &ClientTraits) -> Option<String> {
+        let request = traits.request();
+        let secure = self.config.tls != Tls::Off || self.config.client_tls;
+        let host = request.host().filter(|_| traits.names_host || facts.sni.is_none());
+        let (sni, target) = (facts.sni, request.target);
+        let to = Answered { secure, host, sni, target, id: (ID_FIELD, ""), to_head: false, close: false };
+        Some(match &self.config.routes.get(route)?.goal {
+            RouteGoal::Pool(_) => return None,
+            RouteGoal::Redirect(redirect) => format!("{} {}", redirect.status, location(redirect, &to)?),
+            RouteGoal::Respond(respond) => respond.status.to_string(),
+        })
     }
 
     fn explain(
@@ -273,6 +307,10 @@ pool = "web"
 [[listener.route]]
 sni = "api.example.org"
 pool = "api"
+[[listener.route]]
+sni = "partner.example.org"
+client_certificate = "/ca.pem"
+pool = "api"
 [[listener]]
 name = "plain"
 bind = "127.0.0.1:2"
@@ -310,7 +348,9 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
         };
         assert_eq!(pool("shop", None, "api.example.org"), (some("api"), None, some("api.example.org")));
         assert_eq!(pool("shop", None, "www.example.org:443"), (some("web"), None, some("www.example.org")));
-        let elsewhere = pool("shop", Some("www.example.org"), "api.example.org");
+        let other_name = pool("shop", Some("www.example.org"), "api.example.org");
+        assert_eq!(other_name, (some("api"), None, some("www.example.org")), "with the same rules of TLS");
+        let elsewhere = pool("shop", Some("www.example.org"), "partner.example.org");
         assert_eq!(elsewhere, (None, some("misdirected"), some("www.example.org")));
         assert_eq!(pool("plain", None, "api.example.org"), (some("web"), None, None), "there is no hello");
         let refusal = ask(&snapshot, "", WrittenTraits::default()).unwrap_err();

@@ -32,13 +32,15 @@ pub struct WrittenTraits {
     pub host: Option<String>,
     /// Path of the request.
     pub path: Option<String>,
+    /// Method of the request; GET where none is given.
+    pub method: Option<String>,
     /// Protocols that the hello offers.
     pub alpn: Vec<String>,
     /// TLVs of the PROXY header, as `0xNN=VALUE`.
     pub tlv: Vec<String>,
     /// Cookies of the request, as `NAME=VALUE`.
     pub cookie: Vec<String>,
-    /// Header fields of the request, as `NAME: VALUE`.
+    /// Header fields of the request, as `NAME: VALUE` or `NAME=VALUE`.
     pub header: Vec<String>,
     /// Subject of the client's verified certificate.
     pub certificate: Option<String>,
@@ -57,6 +59,7 @@ impl Question {
                 "sni" => traits.sni = Some(value),
                 "host" => traits.host = Some(value),
                 "path" => traits.path = Some(value),
+                "method" => traits.method = Some(value),
                 "alpn" => traits.alpn.push(value),
                 "tlv" => traits.tlv.push(value),
                 "cookie" => traits.cookie.push(value),
@@ -70,8 +73,8 @@ impl Question {
 
     /// The parameters that [`read`](Self::read) reads.
     pub fn parameters(&self) -> Vec<(&'static str, &str)> {
-        let WrittenTraits { sni, host, path, alpn, tlv, cookie, header, certificate } = &self.traits;
-        let client = [("sni", sni), ("host", host), ("path", path), ("certificate", certificate)];
+        let WrittenTraits { sni, host, path, method, alpn, tlv, cookie, header, certificate } = &self.traits;
+        let client = [("sni", sni), ("host", host), ("path", path), ("method", method), ("certificate", certificate)];
         let once = [("listener", &self.listener)].into_iter().chain(client);
         let many = [("down", &self.down), ("alpn", alpn), ("tlv", tlv), ("cookie", cookie), ("header", header)];
         let once = once.filter_map(|(name, value)| Some((name, value.as_deref()?)));
@@ -177,14 +180,20 @@ pub fn find_down(config: &Config, wanted: &[String]) -> Result<Vec<Vec<String>>,
 }
 
 fn is_host(line: &str) -> bool {
-    line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case("host"))
+    name_and_value(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case("host"))
+}
+
+/// Splits `NAME: VALUE` or `NAME=VALUE`.
+fn name_and_value(line: &str) -> Option<(&str, &str)> {
+    line.split_once([':', '='])
 }
 
 /// The head of the request, and the reader that has read it.
 fn read_head(written: &WrittenTraits) -> Result<(Vec<u8>, RequestReader), String> {
-    let mut head = format!("GET {} HTTP/1.1\r\n", written.path.as_deref().unwrap_or("/"));
+    let method = written.method.as_deref().unwrap_or("GET");
+    let mut head = format!("{method} {} HTTP/1.1\r\n", written.path.as_deref().unwrap_or("/"));
     for line in &written.header {
-        let (name, value) = line.split_once(':').ok_or_else(|| format!("--header {line:?} is not like Name: value"))?;
+        let (name, value) = name_and_value(line).ok_or_else(|| format!("--header {line:?} is not like Name: value"))?;
         head += &format!("{name}: {}\r\n", value.trim());
     }
     match &written.host {
@@ -257,6 +266,7 @@ mod tests {
             sni: Some("a.example.org".into()),
             host: Some("b.example.org:8443".into()),
             path: Some("/x?y=1".into()),
+            method: Some("POST".into()),
             alpn: vec!["h2".into(), "http/1.1".into()],
             tlv: vec!["0xE0=a&b".into()],
             cookie: vec!["SID=1; x=2".into(), "y=3".into()],

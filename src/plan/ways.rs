@@ -5,21 +5,17 @@
 //! stick table does not know by which route a client came. Invariant: a client is said to go elsewhere only if the new
 //! table leads it elsewhere.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
 use ahash::{AHashMap, AHashSet};
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Fallback, Listener, Route};
+use self::points::{points, words_of};
+use crate::config::{Config, Fallback, Listener, Pool, Route, Tls};
 use crate::connection::OpenConnection;
+use crate::http::head::Request;
 use crate::route::{RouteFacts, RouteMatch, RouteTable};
-use crate::server_name::NamePattern;
 use crate::sticky::Facts;
 
-/// Facts that are tried for one listener, at most; those of its rules come first, then all combinations.
-const POINTS_MAX: usize = 50_000;
+mod points;
 
 /// Clients that the routes of a change lead to another pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +27,11 @@ pub struct RouteMove {
     pub route: String,
     /// Pool of these clients before the change.
     pub from: String,
-    /// Pool after the change; `None`: they are refused.
+    /// Pool after the change; `None`: they are refused or answered.
     pub to: Option<String>,
+    /// True if a route answers them after the change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
     /// How many of them the running process knows; `None`: it cannot tell, because others come to the pool, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<u64>,
@@ -93,6 +92,8 @@ struct Changed<'c> {
     /// `None`: the listener is removed.
     after: Option<&'c Listener>,
     tables: [RouteTable; 2],
+    /// Pools before and after, by their indexes in the tables.
+    pools: [&'c [Pool]; 2],
     /// What moves, with the rules before and after by which it does.
     moves: Vec<(Rules, RouteMove)>,
     /// Pools of clients that stay.
@@ -101,14 +102,6 @@ struct Changed<'c> {
 
 /// A rule before and a rule after the change; `None`: no route.
 type Rules = [Option<usize>; 2];
-
-/// Facts of a client that a rule names.
-#[derive(Debug, Default)]
-struct Point {
-    sni: Option<String>,
-    alpn: Vec<u8>,
-    source: Option<IpAddr>,
-}
 
 impl<'c> Ways<'c> {
     pub(super) fn new(old: &'c Config, new: &'c Config) -> Self {
@@ -176,6 +169,10 @@ impl<'c> Ways<'c> {
         let Some(after) = changed.after else { return NextPool::Nowhere };
         let falls_back =
             |listener: &Listener| listener.not_tls != Fallback::Refuse || listener.silent != Fallback::Refuse;
+        if changed.routes_requests() {
+            // Each of its requests may go elsewhere.
+            return NextPool::Unknown;
+        }
         let names = after.routes.iter().any(|route| !route.sni.is_empty());
         let protocols = after.routes.iter().any(|route| !route.alpn.is_empty());
         let before = changed.before;
@@ -193,7 +190,7 @@ impl<'c> Ways<'c> {
         if self.of(open) == NextPool::Unknown {
             return None;
         }
-        let rules = changed.rules(&open.client_info.route_facts());
+        let rules = changed.rules(&open.client_info.route_facts(), None);
         changed
             .moves
             .iter()
@@ -213,7 +210,11 @@ impl<'c> Ways<'c> {
                 }
                 continue;
             };
-            let [from, to] = changed.pools(&facts, self.old, self.new);
+            if changed.routes_requests() {
+                // A list has no requests.
+                return None;
+            }
+            let [from, to] = changed.pools(&facts, None);
             match (from, to) {
                 (Some(from), to) if from == pool && to == Some(pool) => return None,
                 (Some(from), to) if from == pool => goal = Some(to),
@@ -229,16 +230,19 @@ impl<'c> Changed<'c> {
         let table = |listener: &Listener, config: &Config| {
             let places: AHashMap<&str, usize> = config.pools.iter().map(|pool| pool.name.as_str()).zip(0..).collect();
             let index = |name: &str| places.get(name).copied().unwrap_or(usize::MAX);
-            RouteTable::new(&listener.routes, listener.pool.as_deref(), index)
+            RouteTable::of(listener, index)
         };
         let none = RouteTable::new(&[], None, |_| usize::MAX);
         let tables = [table(before, old), after.map_or(none, |after| table(after, new))];
-        let mut changed = Self { before, after, tables, moves: Vec::new(), stay: AHashSet::new() };
+        let pools = [&old.pools[..], &new.pools[..]];
+        let mut changed = Self { before, after, tables, pools, moves: Vec::new(), stay: AHashSet::new() };
         let mut seen = AHashSet::new();
         for point in points(before, after) {
+            let head = if changed.routes_requests() { point.head() } else { None };
+            let request = head.as_ref().map(|(bytes, reader)| reader.request(bytes));
             let facts = RouteFacts { sni: point.sni.as_deref(), alpn: &point.alpn, source: point.source };
-            let rules = changed.rules(&facts);
-            let [from, to] = changed.pools(&facts, old, new);
+            let rules = changed.rules(&facts, request.as_ref());
+            let [from, to] = changed.pools(&facts, request.as_ref());
             if let Some(from) = from.filter(|_| seen.insert((rules, from, to))) {
                 changed.note(Some(rules), changed.words(rules), from, to);
             }
@@ -260,20 +264,36 @@ impl<'c> Changed<'c> {
         let (listener, from, to) = (self.before.name.clone(), from.to_owned(), to.map(str::to_owned));
         // No route has such a place: what `not_tls` and `silent` lead elsewhere belongs to no rule.
         let rules = rules.unwrap_or([Some(usize::MAX); 2]);
-        self.moves.push((rules, RouteMove { listener, route, from, to, known: None, open: None }));
+        let answers = |index: usize| self.after?.routes.get(index).filter(|route| route.pool().is_none());
+        let answered = to.is_none() && rules[1].and_then(answers).is_some();
+        self.moves.push((rules, RouteMove { listener, route, from, to, answered, known: None, open: None }));
     }
 
-    fn rules(&self, facts: &RouteFacts<'_>) -> Rules {
-        self.tables.each_ref().map(|table| table.find_route(facts).and_then(|found| found.route))
+    /// True if requests have routes of their own, or answers, before or after.
+    fn routes_requests(&self) -> bool {
+        [Some(self.before), self.after].into_iter().flatten().any(Listener::routes_requests)
+    }
+
+    /// Where a client goes before (0) or after (1): its request, where its connection is read as HTTP.
+    fn find(&self, side: usize, facts: &RouteFacts<'_>, request: Option<&Request<'_>>) -> Option<RouteMatch> {
+        let listener = [Some(self.before), self.after][side]?;
+        let found = self.tables[side].find_route(facts)?;
+        let pool = found.pool.and_then(|pool| self.pools[side].get(pool));
+        let reads_http = listener.rules_of(found.route).tls != Tls::Passthrough && pool.is_none_or(|pool| pool.http);
+        match request.filter(|_| reads_http) {
+            Some(request) => self.tables[side].find_request(request, *facts),
+            None => Some(found),
+        }
+    }
+
+    fn rules(&self, facts: &RouteFacts<'_>, request: Option<&Request<'_>>) -> Rules {
+        [0, 1].map(|side| self.find(side, facts, request).and_then(|found| found.route))
     }
 
     /// Pools of a client, before and after.
-    fn pools(&self, facts: &RouteFacts<'_>, old: &'c Config, new: &'c Config) -> [Option<&'c str>; 2] {
-        let name = |table: &RouteTable, config: &'c Config| {
-            let RouteMatch { pool, .. } = table.find_route(facts)?;
-            config.pools.get(pool).map(|pool| pool.name.as_str())
-        };
-        [name(&self.tables[0], old), name(&self.tables[1], new)]
+    fn pools(&self, facts: &RouteFacts<'_>, request: Option<&Request<'_>>) -> [Option<&'c str>; 2] {
+        let pool = |side: usize| self.pools[side].get(self.find(side, facts, request)?.pool?);
+        [0, 1].map(|side| pool(side).map(|pool| pool.name.as_str()))
     }
 
     /// The conditions of the rule after the change, else of the one before.
@@ -308,74 +328,13 @@ fn pool_of(fallback: &Fallback) -> Option<&str> {
 /// Every pool that a listener leads to.
 fn pools_of(listener: &Listener) -> impl Iterator<Item = &str> {
     let fallbacks = [&listener.not_tls, &listener.silent].into_iter().filter_map(pool_of);
-    let routes = listener.routes.iter().map(|route| route.pool.as_str());
+    let routes = listener.routes.iter().filter_map(Route::pool);
     routes.chain(listener.pool.as_deref()).chain(fallbacks)
-}
-
-/// Facts that the rules of a listener name, before and after, alone and combined.
-fn points<'l>(before: &'l Listener, after: Option<&'l Listener>) -> impl Iterator<Item = Point> + 'l {
-    let routes = || before.routes.iter().chain(after.into_iter().flat_map(|after| &after.routes));
-    let own = routes().flat_map(|route| combined(names(route), protocols(route), sources(route)));
-    // In an order that is the same each time.
-    let all_names: BTreeSet<_> = routes().flat_map(names).chain([None]).collect();
-    let all_protocols: BTreeSet<_> = routes().flat_map(protocols).chain([Vec::new()]).collect();
-    let all_sources: BTreeSet<_> = routes().flat_map(sources).chain([None]).collect();
-    let all = combined(
-        all_names.into_iter().collect(),
-        all_protocols.into_iter().collect(),
-        all_sources.into_iter().collect(),
-    );
-    [Point::default()].into_iter().chain(own).chain(all).take(POINTS_MAX)
-}
-
-fn combined(
-    names: Vec<Option<String>>,
-    protocols: Vec<Vec<u8>>,
-    sources: Vec<Option<IpAddr>>,
-) -> impl Iterator<Item = Point> {
-    let count = names.len() * protocols.len() * sources.len();
-    (0..count).map(move |number| {
-        let (rest, source) = (number / sources.len(), sources[number % sources.len()]);
-        let (name, protocol) = (rest / protocols.len(), rest % protocols.len());
-        Point { sni: names[name].clone(), alpn: protocols[protocol].clone(), source }
-    })
-}
-
-/// A name for each pattern of a route.
-fn names(route: &Route) -> Vec<Option<String>> {
-    let name = |pattern: &NamePattern| match pattern {
-        NamePattern::Exact(name) => name.as_str().to_owned(),
-        NamePattern::Below(domain) => format!("any-other-name.{}", domain.as_str()),
-    };
-    if route.sni.is_empty() { vec![None] } else { route.sni.iter().map(|sni| Some(name(sni))).collect() }
-}
-
-/// A list of protocols, as hellos have it, for each that a route asks for.
-fn protocols(route: &Route) -> Vec<Vec<u8>> {
-    // A checked name has at most 255 bytes.
-    let list = |name: &String| [&[name.len() as u8], name.as_bytes()].concat();
-    if route.alpn.is_empty() { vec![Vec::new()] } else { route.alpn.iter().map(list).collect() }
-}
-
-/// The first and the last address of each network of a route: a narrower network may hold one of them.
-fn sources(route: &Route) -> Vec<Option<IpAddr>> {
-    let ends = |network: &IpNet| [Some(network.network()), Some(network.broadcast())];
-    if route.source.is_empty() { vec![None] } else { route.source.iter().flat_map(ends).collect() }
-}
-
-/// The conditions of a route, as its keys have them.
-fn words_of(route: &Route) -> String {
-    let list = |key: &str, values: Vec<String>| (!values.is_empty()).then(|| format!("{key} {}", values.join(" ")));
-    let sni = list("sni", route.sni.iter().map(ToString::to_string).collect());
-    let alpn = list("alpn", route.alpn.clone());
-    let source = list("source", route.source.iter().map(ToString::to_string).collect());
-    let all: Vec<_> = [sni, alpn, source].into_iter().flatten().collect();
-    if all.is_empty() { "default".to_owned() } else { all.join(", ") }
 }
 
 impl std::fmt::Display for RouteMove {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { listener, route, from, to, known, open } = self;
+        let Self { listener, route, from, to, answered, known, open } = self;
         write!(f, "clients of route \"{route}\" of listener {listener:?}")?;
         match (known, open) {
             (Some(known), Some(open)) => write!(f, " ({known} known, {open} open connections)")?,
@@ -385,6 +344,7 @@ impl std::fmt::Display for RouteMove {
         }
         match to {
             Some(to) => write!(f, " go to pool {to:?} instead of {from:?}"),
+            None if *answered => write!(f, " no longer come to pool {from:?}: the route answers them"),
             None => write!(f, " no longer come to pool {from:?}: they are refused"),
         }
     }

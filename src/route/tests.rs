@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Route, Tls};
+use crate::config::{RequestConditions, Route, RouteGoal, Tls};
 
 fn route(sni: &[&str], alpn: &[&str], source: &[&str], pool: usize) -> Route {
     Route {
@@ -15,9 +15,10 @@ fn route(sni: &[&str], alpn: &[&str], source: &[&str], pool: usize) -> Route {
         alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
         source: source.iter().map(|network| network.parse().unwrap()).collect(),
         tls: Tls::Passthrough,
+        request: RequestConditions::default(),
         client_certificate: None,
         http2: true,
-        pool: pool.to_string(),
+        goal: RouteGoal::Pool(pool.to_string()),
     }
 }
 
@@ -165,12 +166,12 @@ fn protocols_are_compared_whole() {
 fn the_route_that_decided_is_told() {
     let table = table(&[route(&["a.example"], &[], &[], 1), route(&[], &[], &["10.0.0.0/8"], 1)], Some(7));
     let source = Some("10.1.2.3".parse().unwrap());
-    assert_eq!(table.find_route(&named("a.example")), Some(RouteMatch { pool: 1, route: Some(0) }));
+    assert_eq!(table.find_route(&named("a.example")), Some(RouteMatch { pool: Some(1), route: Some(0) }));
     assert_eq!(
         table.find_route(&RouteFacts { source, ..named("b.example") }),
-        Some(RouteMatch { pool: 1, route: Some(1) })
+        Some(RouteMatch { pool: Some(1), route: Some(1) })
     );
-    assert_eq!(table.find_route(&named("b.example")), Some(RouteMatch { pool: 7, route: None }));
+    assert_eq!(table.find_route(&named("b.example")), Some(RouteMatch { pool: Some(7), route: None }));
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn reference(routes: &[Route], default: Option<usize>, facts: &RouteFacts<'_>, o
             best = Some((score, index));
         }
     }
-    best.map(|(_, index)| routes[index].pool.parse().unwrap()).or(default)
+    best.map(|(_, index)| routes[index].pool().unwrap().parse().unwrap()).or(default)
 }
 
 fn source() -> impl Strategy<Value = IpAddr> {
@@ -245,7 +246,7 @@ proptest! {
         questions in proptest::collection::vec((proptest::option::of(name()), proptest::collection::vec(protocol(), 0..3), proptest::option::of(source())), 1..20),
     ) {
         for (index, route) in routes.iter_mut().enumerate() {
-            route.pool = index.to_string();
+            route.goal = RouteGoal::Pool(index.to_string());
         }
         let table = table(&routes, default);
         for (sni, offered, source) in &questions {

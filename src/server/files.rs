@@ -13,8 +13,11 @@ use std::time::SystemTime;
 use data_encoding::HEXLOWER;
 
 use super::own_files;
+use crate::answers::{self, Texts};
 use crate::clock;
-use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
+use crate::config::{
+    self, CheckedConfig, Config, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal, is_open_to_all,
+};
 use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
@@ -105,11 +108,38 @@ fn read_files(config: &Config, in_force: Option<&Snapshot>) -> Result<(LoadedFil
     all_or_problems(certificates_and_keys(config, in_force), config.store.as_ref().map(Access::read).transpose())
 }
 
-/// Reads what listeners and pools need: certificates, keys and authorities of TLS, and the keys of cookies.
+/// Reads what listeners and pools need: certificates, keys and authorities of TLS, the keys of cookies, and the contents of
+/// answers.
 pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Result<LoadedFiles, Vec<FileProblem>> {
     let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls), clock::now_ms);
-    let (tls, rings) = all_or_problems(tls, cookie_keys_after(config, in_force.map(|snapshot| &*snapshot.config)))?;
-    Ok(LoadedFiles { tls, rings, secret: None })
+    let rings = cookie_keys_after(config, in_force.map(|snapshot| &*snapshot.config));
+    let (tls, (rings, texts)) = all_or_problems(tls, all_or_problems(rings, texts(config)))?;
+    Ok(LoadedFiles { tls, rings, texts, secret: None })
+}
+
+/// Reads the contents of answers and the pages for errors, each file once.
+fn texts(config: &Config) -> Result<Texts, Vec<FileProblem>> {
+    let (mut texts, mut problems) = (Texts::default(), Vec::new());
+    let mut read = |table: String, key: &'static str, path: &Path| {
+        if texts.of(path).is_some() {
+            return;
+        }
+        match regular_file::read(path, answers::TEXT_MAX) {
+            Ok(file) => texts.add(path.to_owned(), file.bytes),
+            Err(error) => problems.push(FileProblem::new(table, key, format!("\"{}\": {error}", path.display()))),
+        }
+    };
+    for listener in &config.listeners {
+        for (number, route) in (1..).zip(&listener.routes) {
+            if let RouteGoal::Respond(Respond { body: RespondBody::File(path), .. }) = &route.goal {
+                read(format!("listener \"{}\": route #{number}: respond", listener.name), "body_file", path);
+            }
+        }
+        for page in &listener.error_pages {
+            read(format!("listener \"{}\": error_page", listener.name), page.key, &page.file);
+        }
+    }
+    if problems.is_empty() { Ok(texts) } else { Err(problems) }
 }
 
 /// Reads the key files of cookies, each once.

@@ -27,6 +27,7 @@ impl Server {
             let mut plan = Plan::live(&running, &config, Ask { keys, ..Ask::about(&clients) });
             plan.changes.extend(loaded.tls.changes_in_full(&snapshot.tls, clock::unix_s()));
             plan.changes.extend(loaded.rings.changes(&snapshot.rings));
+            plan.changes.extend(loaded.texts.changes(&snapshot.texts));
             plan.warnings.extend(warnings);
             // Backends of the plan took ids in the stick tables; the pools in force free those again.
             snapshot.pools.iter().for_each(|pool| pool.take_over(pool, running.now_ms));

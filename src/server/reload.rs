@@ -136,6 +136,7 @@ fn compare(started: &Config, before: &Snapshot, read: &ReadConfig) -> ReloadVerd
     let mut changes = diff::changes(old, new);
     changes.extend(read.loaded.tls.changes(&before.tls));
     changes.extend(rings.changes(&before.rings));
+    changes.extend(read.loaded.texts.changes(&before.texts));
     ReloadVerdict { accepted: true, changes, warnings, ..ReloadVerdict::default() }
 }
 

@@ -272,10 +272,9 @@ impl<O: Os> Flow<O> {
         // A listener that a reload has removed serves what it accepted, by its own rules.
         let listener = client_info.judged_by(snapshot.listener_of(&read_by.state), read_by);
         let Some(target) = client_info.route(listener) else { return self.refuse_tls(TlsRefusal::NoRoute) };
-        let pool = &listener.pools[target.pool];
-        if pool.config().is_conversation(target.tls) {
-            return Stop(Verdict::HandOver);
-        }
+        // Without a pool, requests are routed or answered.
+        let pool = listener.pool(&target).filter(|pool| !pool.config().is_conversation(target.tls));
+        let Some(pool) = pool else { return Stop(Verdict::HandOver) };
         let now_ms = step.now / 1_000;
         let facts = client_info.facts();
         let pick = match wait_for_known(pool, None, &facts, &mut preread.waiting_since_ms, now_ms) {

@@ -33,7 +33,7 @@ pub async fn accept(
     let mut client =
         Stream::with_client(socket, server.config(), conversation.state.alert()).map_err(|_| Ended::LocalError)?;
     // Only a client that sends first may wait for its tickets.
-    let holds_tickets = routed.pool().config().http;
+    let holds_tickets = routed.reads_http();
     if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline, holds_tickets).await {
         if ended != Ended::HandshakeFailed {
             return Err(ended);

@@ -90,7 +90,9 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
             false => Ended::NoRoute,
         };
     };
-    conversation.state.enter(ConversationStage::Handshake { pool: routed.pool().shared_name() });
+    if let Some(pool) = routed.pool() {
+        conversation.state.enter(ConversationStage::Handshake { pool: pool.shared_name() });
+    }
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
     let (client, secured, unread) = match routed.target.tls {
@@ -103,8 +105,8 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
             (Stream::plain(socket), secured, Buffer::holding(preread.into_vec()))
         }
     };
-    if !routed.pool().config().http {
-        Box::pin(serve_bytes(conversation, routed, client, &secured, unread)).await
+    if let Some(pool) = routed.pool().filter(|pool| !pool.config().http).map(Arc::clone) {
+        Box::pin(serve_bytes(conversation, (routed, pool), client, &secured, unread)).await
     } else if secured.speaks_http2() {
         Box::pin(http2::serve(conversation, RequestRules::of(&routed), client, &secured, unread, hello_until)).await
     } else {
@@ -134,8 +136,14 @@ impl Routed {
         Some(Self { listener, target })
     }
 
-    fn pool(&self) -> &Arc<Pool> {
-        &self.listener.pools[self.target.pool]
+    /// The pool; `None`: requests have routes of their own, or are answered.
+    fn pool(&self) -> Option<&Arc<Pool>> {
+        self.listener.pool(&self.target)
+    }
+
+    /// True if the connection carries requests.
+    fn reads_http(&self) -> bool {
+        self.listener.reads_http(&self.target)
     }
 
     fn termination(&self) -> &Termination {
@@ -144,8 +152,7 @@ impl Routed {
 
     /// True if the client may speak HTTP/2.
     fn offers_http2(&self) -> bool {
-        let config = &self.listener.config;
-        self.target.route.and_then(|route| config.routes.get(route)).map_or(config.http2, |route| route.http2)
+        self.listener.config.rules_of(self.target.route).http2
     }
 
     fn server(&self) -> Option<&Arc<tls::TlsServer>> {
@@ -156,12 +163,12 @@ impl Routed {
 /// Serves a pool without `http`: pick → connect → relay of all bytes.
 async fn serve_bytes(
     conversation: &Conversation,
-    routed: Routed,
+    (routed, pool): (Routed, Arc<Pool>),
     mut client: Stream,
     secured: &Secured,
     unread: Buffer,
 ) -> Ended {
-    let mut backend = match connect(conversation, &routed, &client, secured).await {
+    let mut backend = match connect(conversation, (&routed, &pool), &client, secured).await {
         Ok(connected) => connected,
         Err(ended) => {
             // The client was sent nothing that a FIN could make look complete.
@@ -169,12 +176,12 @@ async fn serve_bytes(
             return ended;
         }
     };
-    let moved = routed.pool().client_move(backend.left, backend.index);
-    let placed = Placed { pool: routed.pool(), moved: moved.clone(), remember: backend.remember, value: None };
+    let moved = pool.client_move(backend.left, backend.index);
+    let placed = Placed { pool: &pool, moved: moved.clone(), remember: backend.remember, value: None };
     conversation.state.enter(ConversationStage::Placed(placed));
-    conversation.note_move(routed.pool(), moved.as_ref(), backend.lease.backend(), || None);
-    let limits = routed.listener.limits.nearer(&routed.pool().config().limits);
-    drop(routed);
+    conversation.note_move(&pool, moved.as_ref(), backend.lease.backend(), || None);
+    let limits = routed.listener.limits.nearer(&pool.config().limits);
+    drop((routed, pool));
     conversation.forget_rules();
     let counters = backend.lease.counters(conversation.context.counters_index);
     let streams = (&mut client, &mut backend.stream);
@@ -195,11 +202,10 @@ async fn linger_after(client: &mut impl ClientStream, ended: Ended) {
 
 async fn connect(
     conversation: &Conversation,
-    routed: &Routed,
+    (routed, pool): (&Routed, &Pool),
     client: &Stream,
     secured: &Secured,
 ) -> Result<Connected, Ended> {
-    let pool = routed.pool();
     let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
     let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;

@@ -265,21 +265,28 @@ impl Loading {
         let index = (!certificates.is_empty()).then(|| Arc::new(Index::new(&certificates, default)));
         // A client without a server name, or with one that no route has, gets one of these certificates.
         let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
-        let mut server = |about: &str, client: &Option<_>, names: &[NamePattern], pool: &str, http2: bool| {
+        let mut server = |about: &str, client: &Option<_>, names: &[NamePattern], pool: Option<&str>, http2: bool| {
             // The authorities are read first: their problems are reported together with those of certificates.
             let policy = self.policy(about, client, common)?;
-            let (pool, index) = (pools.get(pool)?, index.clone()?);
-            let server = TlsServer::new(common, index, &policy, names, server::alpn(pool.http, http2, &pool.alpn));
+            let index = index.clone()?;
+            // Without a pool, requests are read.
+            let protocols = match pool.map(|pool| pools.get(pool)) {
+                None => server::alpn(true, http2, &[]),
+                Some(pool) => server::alpn(pool?.http, http2, &pool?.alpn),
+            };
+            let server = TlsServer::new(common, index, &policy, names, protocols);
             self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)
         };
         let client = &listener.client_certificate;
-        let own = listener.pool.as_deref().filter(|_| listener.tls == Tls::Terminate);
-        let default = own.and_then(|pool| server(&about, client, &names, pool, listener.http2));
+        let takes = listener.pool.is_some() || listener.takes_requests_alone();
+        let is_terminated = takes && listener.tls == Tls::Terminate;
+        let own = listener.pool.as_deref();
+        let default = is_terminated.then(|| server(&about, client, &names, own, listener.http2)).flatten();
         let routes = listener.routes.iter().enumerate().map(|(index, route)| {
             let names = if route.sni.is_empty() { &names } else { &route.sni };
             let about = format!("{about}: route #{}", index + 1);
-            let is_terminated = route.tls == Tls::Terminate;
-            is_terminated.then(|| server(&about, &route.client_certificate, names, &route.pool, route.http2)).flatten()
+            let certificate = &route.client_certificate;
+            route.terminates().then(|| server(&about, certificate, names, route.pool(), route.http2)).flatten()
         });
         Servers { routes: routes.collect(), default }
     }

@@ -44,6 +44,7 @@ mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections
 mod reload_says; // what a reload, a plan and a check say of a change: keys, when they take effect, cookies
 mod restart; // a next process that starts while the one before stops
+mod routes; // routes of requests, answers without a backend, pages for errors
 mod runtime_state; // drains and ejections over a restart
 mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
 mod shape; // the sources themselves: floors, cycles, sizes, words

@@ -51,6 +51,7 @@ fn full_request() -> RequestLine {
         user_agent: Some("curl/8".to_owned()),
         session: Some(0x0011_2233_aabb_ccdd),
         status: Some(502),
+        route: Some(3),
         pool: Some("web".into()),
         backend: Some("a".into()),
         reason: Some(PickReason::Cookie),

@@ -111,7 +111,7 @@ const CAUSES = {
 
 const REFUSALS = {
   no_route: "no route matches, and the listener has no default pool",
-  misdirected: "the host of the request belongs to another route",
+  misdirected: "the host of the request has other rules of TLS than the connection",
   no_backend: "no backend can serve",
   backend_full: "every backend that could serve is full",
   settled_down: "its backend cannot serve, and on_down = \"reject\"",
@@ -509,7 +509,9 @@ function answered(report) {
   const pool = report.pool ? ` of pool ${report.pool}` : "";
   const more = [];
   let verdict;
-  if (report.refused) {
+  if (report.answer) {
+    verdict = `Route ${report.route} answers the request of ${report.client}: ${report.answer}.`;
+  } else if (report.refused) {
     verdict = `${report.client} is refused${report.pool ? ` in pool ${report.pool}` : ""}: ` +
       (REFUSALS[report.refused] || report.refused);
   } else if (report.any) {
@@ -518,6 +520,7 @@ function answered(report) {
   } else {
     verdict = `${report.client} goes to ${report.choice}${pool}, because ${because(report)}.`;
   }
+  if (report.route && !report.answer) more.push(`Route ${report.route} of the listener decides.`);
   if (report.wait_ms > 0) more.push(`It waits up to ${report.wait_ms} ms for the backend that it has, before that.`);
   if (report.moved) {
     more.push(`It does not keep ${report.from || "its former backend"}: ${CAUSES[report.moved] || report.moved} (${report.moved}).`);

@@ -32,7 +32,7 @@ impl<'a> Explainer<'a> {
         let with_cookies = !(question.traits.cookie.is_empty() && question.traits.header.is_empty());
         Ok(Self {
             listener,
-            routes: RouteTable::new(&listener.routes, listener.pool.as_deref(), index),
+            routes: RouteTable::of(listener, index),
             pools: pools(config, with_cookies)?,
             down: find_down(config, &question.down).map_err(CommandError::Usage)?,
             traits: ClientTraits::read(&question.traits).map_err(CommandError::Usage)?,

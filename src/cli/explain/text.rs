@@ -30,13 +30,21 @@ pub(super) fn of(report: &ClientReport) -> String {
         Some("not_reached") => ", without the shared store, which was not reached",
         _ => "",
     };
+    if let Some(route) = report.route {
+        let _ = write!(head, ": route #{route}");
+    }
+    if let Some(answer) = &report.answer {
+        let _ = write!(head, " answers {answer}");
+        return wrap(&head, COLUMNS, INDENT);
+    }
     match (&report.explanation, report.refused.as_deref()) {
         (Some(explanation), _) => {
-            let _ = write!(head, ": pool {}, {}", explanation.pool, explanation.balance);
+            let sign = if report.route.is_some() { "," } else { ":" };
+            let _ = write!(head, "{sign} pool {}, {}", explanation.pool, explanation.balance);
             wrap(&head, COLUMNS, INDENT) + &of_pool(explanation)
         }
         (None, Some("misdirected")) => {
-            wrap(&format!("{head}: is refused: the host of the request belongs to another route"), COLUMNS, INDENT)
+            wrap(&format!("{head}: is refused: the host of the request has other rules of TLS"), COLUMNS, INDENT)
         }
         (None, _) => wrap(&format!("{head}: no route matches and there is no default pool"), COLUMNS, INDENT),
     }
@@ -183,6 +191,8 @@ mod tests {
             listener: "front".into(),
             live: true,
             sni: Some("www.example.org".into()),
+            route: None,
+            answer: None,
             cookie: None,
             store: None,
             refused: None,

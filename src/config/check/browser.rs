@@ -77,10 +77,13 @@ fn domain_is_of_the_names<'u>(insert: &InsertRules, uses: impl Iterator<Item = &
             NamePattern::Exact(name) => !is_in(name.as_str(), domain),
             NamePattern::Below(above) => !is_in(above.as_str(), domain) && !is_in(domain, above.as_str()),
         };
-        if let Some(pattern) = use_.sni.iter().find(is_outside) {
-            let why =
-                format!("sni \"{pattern}\" is not in the domain \"{domain}\" of the cookie of pool \"{}\"", use_.pool);
-            use_.section.warn("sni", Bad::new(format!("{why}: browsers refuse the cookie there")));
+        if let Some(pattern) = use_.hosts.iter().find(is_outside) {
+            let key = if use_.requests { "host" } else { "sni" };
+            let why = format!(
+                "{key} \"{pattern}\" is not in the domain \"{domain}\" of the cookie of pool \"{}\"",
+                use_.pool
+            );
+            use_.section.warn(key, Bad::new(format!("{why}: browsers refuse the cookie there")));
         }
     }
 }
@@ -142,7 +145,7 @@ fn share_a_host(listeners: &[Listener<'_>], one: &Pool<'_>, other: &Pool<'_>) ->
 /// One host for each way in which the routes of the file can treat a name. A `*` is no part of a real name, so `*.d`
 /// stands for all names below `d` that no route names more precisely, and `*` for all others.
 fn hosts(listeners: &[Listener<'_>]) -> HashSet<String> {
-    let patterns = listeners.iter().flat_map(|listener| &listener.config.routes).flat_map(|route| &route.sni);
+    let patterns = listeners.iter().flat_map(|listener| &listener.config.routes).flat_map(Route::hosts);
     patterns.map(NamePattern::to_string).chain(["*".to_owned()]).collect()
 }
 
@@ -156,7 +159,7 @@ fn pools_of_host<'l>(listener: &'l Listener<'_>, host: &str) -> Vec<&'l str> {
         .collect();
     routes.sort_by_key(|(precision, is_conditional, _)| std::cmp::Reverse((*precision, *is_conditional)));
     let certain = routes.iter().position(|(_, is_conditional, _)| !is_conditional);
-    let named = routes[..certain.map_or(routes.len(), |at| at + 1)].iter().map(|(.., route)| route.pool.as_str());
+    let named = routes[..certain.map_or(routes.len(), |at| at + 1)].iter().filter_map(|(.., route)| route.pool());
     let default = config.pool.as_deref().filter(|_| certain.is_none());
     let not_tls = match &config.not_tls {
         Fallback::Pool(pool) => Some(pool.as_str()),
@@ -174,11 +177,12 @@ fn precision(route: &Route, host: &str) -> Option<usize> {
             (host != domain.as_str() && is_in(host, domain.as_str())).then(|| domain.as_str().len())
         }
     };
-    if route.sni.is_empty() { Some(0) } else { route.sni.iter().filter_map(length).max() }
+    let hosts = route.hosts();
+    if hosts.is_empty() { Some(0) } else { hosts.iter().filter_map(length).max() }
 }
 
 fn is_conditional(route: &Route) -> bool {
-    !route.alpn.is_empty() || !route.source.is_empty()
+    route.conditions() > 0 || !route.request.path.is_empty()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Whether the pools that it names exist is checked in `whole.rs`. Invariant: a listener without errors has an address
 //! to bind and a pool or route; keys about TLS appear only on a listener that looks at TLS.
 
-use super::{Bad, tie, timeouts, tls};
+use super::{Bad, route, tie, timeouts, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
@@ -31,12 +31,14 @@ pub(super) struct PoolUse<'w> {
     pub(super) tls: Tls,
     /// True for `silent`: only clients that wait for the server to send first.
     pub(super) silent: bool,
+    /// True if the route decides about requests alone.
+    pub(super) requests: bool,
     /// True if clients may speak HTTP/2 there.
     pub(super) http2: bool,
     /// ALPN condition of the route; empty: no condition.
     pub(super) alpn: &'w [String],
-    /// Server names of the route; empty: any name.
-    pub(super) sni: &'w [NamePattern],
+    /// Server names or hosts of the route; empty: any name.
+    pub(super) hosts: &'w [NamePattern],
 }
 
 impl ParsedListener<'_> {
@@ -55,20 +57,24 @@ impl ParsedListener<'_> {
                 pool,
                 tls,
                 silent: key == "silent",
+                requests: false,
                 http2: config.http2,
                 alpn: &[],
-                sni: &[],
+                hosts: &[],
             })
         });
-        let routes = self.routes.iter().zip(&config.routes).map(|(section, route)| PoolUse {
-            section,
-            key: "pool",
-            pool: &route.pool,
-            tls: route.tls,
-            silent: false,
-            http2: route.http2,
-            alpn: &route.alpn,
-            sni: &route.sni,
+        let routes = self.routes.iter().zip(&config.routes).filter_map(|(section, route)| {
+            Some(PoolUse {
+                section,
+                key: "pool",
+                pool: route.pool()?,
+                tls: route.tls,
+                silent: false,
+                requests: route.is_of_requests(),
+                http2: route.http2,
+                alpn: &route.alpn,
+                hosts: route.hosts(),
+            })
         });
         own.chain(routes).filter(|use_| !use_.pool.is_empty())
     }
@@ -96,13 +102,13 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
     let routes: Vec<_> = sections
         .iter()
         .map(|section| {
-            let route = route(section, tls, http2);
+            let route = route::route(section, tls, http2);
             let own = tls::client_certificate(section, &keys::ROUTE_CLIENT_CERTIFICATE);
-            if own.is_some() && route.tls != Tls::Terminate {
+            if own.is_some() && !route.terminates() && !route.is_of_requests() {
                 section.error("client_certificate", Bad::new("client_certificate needs tls = \"terminate\""));
             }
             let inherited = own.unwrap_or_else(|| client_certificate.clone());
-            Route { client_certificate: inherited.filter(|_| route.tls == Tls::Terminate), ..route }
+            Route { client_certificate: inherited.filter(|_| route.terminates()), ..route }
         })
         .collect();
     let certificates = tls::certificates(&section);
@@ -140,6 +146,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),
         routes,
+        error_pages: route::error_pages(&section),
         bind,
     };
     if tls == Tls::Off {
@@ -203,30 +210,7 @@ fn mode(section: &Section<'_>) -> Tls {
 }
 
 fn terminates(tls: Tls, routes: &[Route]) -> bool {
-    tls == Tls::Terminate || routes.iter().any(|route| route.tls == Tls::Terminate)
-}
-
-/// Reads a route without `client_certificate`, which the caller adds; `listener` and `http2` are the listener's words.
-fn route(section: &Section<'_>, listener: Tls, http2: bool) -> Route {
-    if ["sni", "alpn", "source"].iter().all(|key| section.count(key) == 0) {
-        let hint = "write its pool as the listener's pool";
-        section.error_at(section.start, Bad::new("has no condition").hint(hint));
-    }
-    let tls = section.read("tls", value::word(&tls::WORDS)).unwrap_or(listener);
-    if tls == Tls::Off && listener != Tls::Off {
-        let bad =
-            Bad::new("tls \"off\" is not possible on this route: the ClientHello is read before a route is chosen");
-        section.error("tls", bad.hint("\"passthrough\" forwards it unchanged"));
-    }
-    Route {
-        sni: section.values("sni", value::name_pattern),
-        alpn: section.values("alpn", value::alpn),
-        source: section.values("source", value::network),
-        tls,
-        client_certificate: None,
-        http2: section.read("http2", value::boolean).unwrap_or(http2),
-        pool: section.required("pool", value::name).unwrap_or_default(),
-    }
+    tls == Tls::Terminate || routes.iter().any(Route::terminates)
 }
 
 fn proxy(section: &Section<'_>, bind: &[Bind]) -> Option<ProxyIn> {

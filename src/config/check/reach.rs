@@ -29,7 +29,9 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
             }
         }
         let is_http = |use_: &PoolUse<'_>| pool_of(use_).is_some_and(|pool| pool.http);
-        warn_idle_keys(listener, listener.pool_uses().any(|use_| is_http(&use_)));
+        let reads_http = listener.config.routes_requests() || listener.pool_uses().any(|use_| is_http(&use_));
+        warn_idle_keys(listener, reads_http);
+        requests_come(listener, is_http);
         warn_idle_http2(listener, is_http);
     }
     let uses = listeners.iter().flat_map(Listener::pool_uses);
@@ -37,7 +39,7 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
     for pool in pools {
         check_alpn(pool, terminated.contains(pool.config.name.as_str()));
     }
-    if terminated.is_empty() && top.has("tls") {
+    if !listeners.iter().any(Listener::terminates) && top.has("tls") {
         let section = top.child("tls", &config::keys::TLS);
         section.idle_keys(&["ticket_keys", "min_version"], "because no listener terminates TLS");
     }
@@ -48,6 +50,10 @@ fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
     if use_.silent && pool.http {
         let why = format!("{key} \"{name}\" has http = true: its backends also wait for the client to send first");
         use_.section.error(key, Bad::new(why));
+    }
+    if use_.requests && !pool.http {
+        let why = format!("{key} \"{name}\" does not have http = true, and this route sends it single requests");
+        use_.section.error(key, Bad::new(why).hint("write http = true in the pool"));
     }
     if use_.tls != Tls::Passthrough {
         return;
@@ -63,7 +69,7 @@ fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
 
 /// Reports an ALPN condition that the pool does not offer: the handshake of such a client would fail.
 fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
-    if use_.tls != Tls::Terminate {
+    if use_.tls != Tls::Terminate || use_.requests {
         return;
     }
     let offered: Vec<&str> = match (pool.http, use_.http2) {
@@ -81,11 +87,27 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
     }
 }
 
+/// Reports routes about requests of a listener on which no connection is read as HTTP.
+fn requests_come(listener: &Listener<'_>, is_http: impl Fn(&PoolUse<'_>) -> bool) {
+    let config = &listener.config;
+    let answers = config.routes.iter().any(|route| !route.is_of_requests() && route.pool().is_none());
+    let comes = |use_: PoolUse<'_>| !use_.requests && is_http(&use_);
+    if answers || config.takes_requests_alone() || listener.pool_uses().any(comes) {
+        return;
+    }
+    let routes = listener.routes.iter().zip(&config.routes).filter(|(_, route)| route.is_of_requests());
+    for (section, _) in routes {
+        let bad = Bad::new("no connection of this listener is read as HTTP, so no request comes to this route");
+        section.error_at(section.start, bad.hint("write http = true in the listener's pool, or end TLS here"));
+    }
+}
+
 /// Warns of keys of a listener that have no effect.
 fn warn_idle_keys(listener: &Listener<'_>, reaches_http: bool) {
     let section = &listener.section;
     if !reaches_http {
-        section.idle_keys(&["forwarded", "client_tls", "request_id"], "because no pool it names has http = true");
+        let idle = ["forwarded", "client_tls", "request_id", "error_page"];
+        section.idle_keys(&idle, "because no pool it names has http = true");
     } else if listener.config.tls != Tls::Off {
         section
             .idle_keys(&["client_tls"], "because tls is not \"off\": the listener itself sees which clients use TLS");
@@ -100,10 +122,10 @@ fn warn_idle_http2(listener: &Listener<'_>, is_http: impl Fn(&PoolUse<'_>) -> bo
     let section = &listener.section;
     let (own, routes): (Vec<_>, Vec<_>) =
         listener.pool_uses().partition(|use_| std::ptr::eq(use_.section, section) || !use_.section.has("http2"));
-    for route in routes.iter().filter(|route| !is_http(route)) {
+    for route in routes.iter().filter(|route| !route.requests && !is_http(route)) {
         route.section.idle_keys(&["http2"], "because its pool does not have http = true");
     }
-    if own.iter().any(&is_http) {
+    if listener.config.routes_requests() || own.iter().any(&is_http) {
         return;
     }
     let why = match routes.iter().any(is_http) {

@@ -14,6 +14,7 @@ mod defer_accept;
 mod foreign_words;
 mod headers;
 mod http2;
+mod routes;
 mod shorthands;
 mod timeouts;
 

@@ -119,7 +119,7 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
 fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
     let config = &listener.config;
     let own = config.client_certificate.is_some() && config.pool.as_deref() == Some(pool);
-    let asks = |route: &Route| route.client_certificate.is_some() && route.pool == pool;
+    let asks = |route: &Route| route.client_certificate.is_some() && route.pool() == Some(pool);
     config.proxy.is_some() || own || config.routes.iter().any(asks)
 }
 

@@ -1,8 +1,9 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names, `key` parts of placement keys,
-//! `file` paths of files and pins, `http` parts of an HTTP check, `header` what a pool sets in heads, `log` what the log
-//! has. No reader knows the key or the place of its value; `file::Section` adds both.
+//! `file` paths of files and pins, `http` parts of an HTTP check, `header` what a pool sets in heads, `request` what
+//! routes compare and answer, `log` what the log has. No reader knows the key or the place of its value; `file::Section`
+//! adds both.
 //!
 //! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a
 //! complaint that completes the sentence `KEY VALUE …`.
@@ -15,6 +16,7 @@ mod key;
 mod log;
 mod name;
 mod quantity;
+mod request;
 
 use std::ops::RangeInclusive;
 
@@ -35,6 +37,9 @@ pub(in crate::config) use self::name::{
 };
 pub(in crate::config) use self::quantity::{
     DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, bytes_between, duration, show_duration,
+};
+pub(in crate::config) use self::request::{
+    answered_field, compared_field, field_value, method, path_pattern, redirect_status, template,
 };
 
 pub use self::address::canonical as canonical_network;

@@ -46,6 +46,32 @@ fn a_route_that_leads_elsewhere_is_named_and_no_other() {
 }
 
 #[test]
+fn a_route_of_requests_that_leads_elsewhere_is_named_too() {
+    let http = |routes: &[&str]| {
+        let route = |route: &&str| format!("[[listener.route]]\n{}\n", route.replace("; ", "\n"));
+        let listener = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:80\"\npool = \"p\"\n";
+        let pools = POOLS.replace("name = \"p\"\n", "name = \"p\"\nhttp = true\n");
+        let pools = pools.replace("name = \"q\"\n", "name = \"q\"\nhttp = true\n");
+        let text = format!("{listener}{}{pools}", routes.iter().map(route).collect::<String>());
+        let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        checked.unwrap_or_else(|problems| panic!("{text}: {problems:?}")).config
+    };
+    let plain = http(&[]);
+    let by_path = http(&["host = \"a.test\"; path = \"/api\"; pool = \"q\""]);
+    assert_eq!(moves(&plain, &by_path), ["host a.test, path /api: p > q"]);
+    assert_eq!(moves(&by_path, &plain), ["host a.test, path /api: q > p"]);
+    assert_eq!(moves(&by_path, &by_path), [""; 0]);
+    let by_field = http(&["method = \"POST\"; header = { X-A = \"1\" }; pool = \"q\""]);
+    assert_eq!(moves(&plain, &by_field), ["method POST, header x-a=1: p > q"]);
+    let denied = http(&["path = \"=/admin\"; respond = { status = 403 }"]);
+    assert_eq!(moves(&plain, &denied), ["path =/admin: p > -"]);
+    let told = Plan::new(&plain, &denied, Ask::about(&[])).routes[0].to_string();
+    let expected =
+        "clients of route \"path =/admin\" of listener \"l\" no longer come to pool \"p\": the route answers them";
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_default_a_fallback_and_a_listener_that_go_are_told() {
     let (p, q) = (config("pool = \"p\"", &[]), config("pool = \"q\"", &[]));
     assert_eq!(moves(&p, &q), ["default: p > q"]);

@@ -8,8 +8,10 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::request_log::{RequestEnd, RequestLog};
+use super::rules::Unrouted;
 use super::{AfterRequest, HttpConnection};
 use crate::access_log::RequestId;
+use crate::answers::Page;
 use crate::clock::{self, Micros};
 use crate::connection::request_id;
 use crate::http::answer::{self, StatusCode};
@@ -77,9 +79,14 @@ impl RequestFailure {
         Self { reply: (ended.fault() != Party::Client).then_some(status), ..Self::without_reply(ended) }
     }
 
-    /// The request does not belong on this connection (RFC 9110 §15.5.20).
-    pub fn misdirected() -> Self {
-        Self::with_reply(Ended::Misdirected, StatusCode::Misdirected)
+    /// The request does not belong on this connection (RFC 9110 §15.5.20), or nowhere.
+    pub fn unrouted(why: Unrouted) -> Self {
+        match why {
+            Unrouted::RulesChanged | Unrouted::OtherHost => {
+                Self::with_reply(Ended::Misdirected, StatusCode::Misdirected)
+            }
+            Unrouted::NoRoute => Self::with_reply(Ended::NoRoute, StatusCode::NotFound),
+        }
     }
 }
 
@@ -112,18 +119,23 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         ended
     }
 
-    /// A reply of our own, with an id that its line in the log has: the given one, or ours.
+    /// A reply of our own, with an id that its line in the log has, the given one or ours: the page of the listener, or a
+    /// short text.
     fn reply_text(&self, status: StatusCode, given_id: Option<&str>, to_head: bool) -> Vec<u8> {
-        let mut text = Vec::new();
-        let own_id = self.request_id().to_string();
+        let (mut text, own_id, now_unix_s) = (Vec::new(), self.request_id().to_string(), clock::unix_s());
         let listener = self.conversation.listener();
         let field = listener.as_ref().and_then(|listener| listener.config.request_id.as_deref());
         let id = (field.unwrap_or(answer::ID_FIELD), given_id.unwrap_or(&own_id));
-        answer::write(&mut text, status, id, to_head, clock::unix_s());
+        match listener.as_ref().and_then(|listener| listener.answers.page(status.code())) {
+            Some(Page { content_type, content }) => {
+                answer::write_page(&mut text, status, (content_type, content), id, to_head, now_unix_s);
+            }
+            None => answer::write(&mut text, status, id, to_head, now_unix_s),
+        }
         text
     }
 
-    async fn write_reply(&mut self, text: &[u8], silence: Micros) {
+    pub(super) async fn write_reply(&mut self, text: &[u8], silence: Micros) {
         self.conversation.context.counters().answers.add(1);
         self.client.stream.reset_on_drop(false);
         let deadline = clock::now() + LINGER;

@@ -1,5 +1,5 @@
 //! [`HttpConnection`]: requests, one after another on one client connection: head → route → cookie → pick → connect or
-//! reuse → send → the next head.
+//! reuse → send → the next head; or an answer of the route.
 //!
 //! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
 //! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
@@ -8,6 +8,7 @@
 //! with one request. Invariant: the next head is not read before the request and the response before it are both
 //! complete; otherwise the connection ends behind that response.
 
+mod answer;
 mod client_side;
 mod exchange;
 mod head;
@@ -28,6 +29,7 @@ mod web_socket;
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
@@ -198,8 +200,17 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
     async fn serve(&mut self, head: &RequestReader, response: &mut ResponseReader) -> AfterRequest {
         self.client.stream.reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&head.request(self.client.bytes()), self.begin_line());
-        match self.forward(head, response, &mut log).await {
+        let request = head.request(self.client.bytes());
+        let mut log = RequestLog::of(&request, self.begin_line());
+        let routed = match self.shared.route(self.conversation, &request) {
+            Ok(routed) => routed,
+            Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
+        };
+        log.route = routed.target.route;
+        log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);
+        log.counted_at = Some(routed.clone());
+        let Some(pool) = routed.pool() else { return Box::pin(self.answer(head, &routed, &mut log)).await };
+        match self.forward(head, (&routed, pool), response, &mut log).await {
             Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
                 self.serve_switched(&mut log, upstream, exchanged).await
             }
@@ -208,10 +219,11 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         }
     }
 
-    /// Forwards a request: route → cookie → pick → connect or reuse → send.
+    /// Forwards a request to its pool: cookie → pick → connect or reuse → send.
     async fn forward(
         &mut self,
         head: &RequestReader,
+        (routed, pool): (&Routed, &Arc<Pool>),
         response: &mut ResponseReader,
         log: &mut RequestLog,
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
@@ -219,13 +231,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let context = &conversation.context;
         let request = head.request(self.client.bytes());
 
-        let routed = self.shared.route(conversation, &request).ok_or_else(RequestFailure::misdirected)?;
-        log.counted_at = Some(routed.clone());
-        let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
         log.routed = true;
-        let (client_info, listener) = (&conversation.client_info, &routed.listener.config);
-        log.given_id = given_id(&request, client_info, listener);
 
         let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
         let values = values_of_key(pool, &request, secured.subject.as_deref());
@@ -251,7 +258,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
         cookie.update_store(context, backend, upstream.lease.backend());
 
-        let own_id = self.request_id();
+        let (own_id, client_info, listener) = (self.request_id(), &conversation.client_info, &routed.listener.config);
         let facts = RequestFacts {
             client: client_info.key_source(),
             is_secure: is_secure(secured, &request, client_info, listener),

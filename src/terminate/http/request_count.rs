@@ -8,6 +8,7 @@ use super::exchange::Exchanged;
 use super::request_log::RequestLog;
 use super::{HttpConnection, UpstreamConnection};
 use crate::clock::Micros;
+use crate::terminate::Routed;
 use crate::terminate::byte_stream::ClientStream;
 
 impl<S: ClientStream> HttpConnection<'_, S> {
@@ -25,8 +26,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
 
     /// Counts a request that gets a reply of this process; `status` 0: it gets none, or a part of a response.
     pub(super) fn count_local_reply(&self, log: &RequestLog, status: u16) {
-        if let Some(routed) = &log.counted_at {
-            routed.pool().counters(self.conversation.context.counters_index).local_replies.count(status);
+        if let Some(pool) = log.counted_at.as_ref().and_then(Routed::pool) {
+            pool.counters(self.conversation.context.counters_index).local_replies.count(status);
         }
         self.conversation.listener_counters().requests.count(status);
     }

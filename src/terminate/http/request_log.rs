@@ -34,6 +34,8 @@ pub(super) struct RequestLog {
     pub meta: RequestMeta,
     /// A body follows the head.
     pub has_body: bool,
+    /// Index of the route; `None`: none decided, or not yet.
+    pub route: Option<usize>,
     /// The request has a pool.
     pub routed: bool,
     /// A backend was picked for the request.
@@ -111,6 +113,7 @@ impl RequestLog {
             begin,
             meta,
             has_body: false,
+            route: None,
             routed: false,
             picked: false,
             given_id: None,
@@ -158,7 +161,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let Some(begin) = log.begin.take() else { return };
         let (context, state, client_info) =
             (&self.conversation.context, &self.conversation.state, &self.conversation.client_info);
-        let failed = refused.is_some() || reply > 0 || status.is_some_and(|status| status >= 500);
+        let replied = reply > 0 && ended != Ended::Answered;
+        let failed = refused.is_some() || replied || status.is_some_and(|status| status >= 500);
         let rules = LogRules::of(&context.current.load().config.process.log);
         let Some(sample) = rules.request(client_info.id, self.count, ended, state.has_moved(), failed) else { return };
         let now = clock::now();
@@ -186,6 +190,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             user_agent,
             session: begin.session,
             status,
+            route: log.route.map(|route| route as u64 + 1),
             pool: routed.and_then(|state| state.pool()),
             backend: picked.and_then(|state| state.backend_name()),
             reason: picked.and_then(|state| state.reason()),

@@ -6,7 +6,8 @@
 use crate::config::{ClientCertificate, Tls};
 use crate::connection::Entry;
 use crate::http::head::Request;
-use crate::server_name::ServerName;
+use crate::route::RouteMatch;
+use crate::snapshot::RouteTarget;
 use crate::terminate::Routed;
 use crate::terminate::conversation::Conversation;
 
@@ -18,13 +19,15 @@ pub struct RequestRules {
     certificate: Option<ClientCertificate>,
 }
 
-/// Why a request has no route.
+/// Why a request goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Misdirected {
+pub enum Unrouted {
     /// The rules of its connection have changed.
     RulesChanged,
     /// Its host belongs elsewhere.
     OtherHost,
+    /// No route takes it.
+    NoRoute,
 }
 
 impl RequestRules {
@@ -33,39 +36,37 @@ impl RequestRules {
         Self { tls: routed.target.tls, certificate: certificate_rule(routed).cloned() }
     }
 
-    /// Routes a request. It must belong where its connection belongs, because a browser may use one connection for all
-    /// names of a certificate.
-    pub fn route(&self, conversation: &Conversation, request: &Request<'_>) -> Result<Routed, Misdirected> {
-        let routed = Routed::of(conversation).ok_or(Misdirected::RulesChanged)?;
-        let client_info = &conversation.client_info;
-        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate.as_ref();
-        if !same_rules || !routed.pool().config().http {
-            return Err(Misdirected::RulesChanged);
+    /// Routes a request. Its host must have the rules of TLS of its connection, because a browser may use one connection
+    /// for all names of a certificate.
+    pub fn route(&self, conversation: &Conversation, request: &Request<'_>) -> Result<Routed, Unrouted> {
+        let connection = Routed::of(conversation).ok_or(Unrouted::RulesChanged)?;
+        let same_rules =
+            connection.target.tls == self.tls && certificate_rule(&connection) == self.certificate.as_ref();
+        if !same_rules || !connection.reads_http() {
+            return Err(Unrouted::RulesChanged);
         }
-        if self.tls == Tls::Terminate
-            && client_info.entry == Entry::Routed
-            && let Some(host) = request.host()
+        let (client_info, listener) = (&conversation.client_info, &connection.listener);
+        if client_info.entry != Entry::Routed {
+            return Ok(connection);
+        }
+        let facts = client_info.route_facts();
+        let RouteTarget { pool, route, tls } = connection.target;
+        let reads_http = |RouteMatch { pool, route }| listener.reads_http(&RouteTarget { pool, route, tls });
+        if let Some(host) = request.host().filter(|_| self.tls == Tls::Terminate)
+            && !listener.routes.belongs(&listener.config, (RouteMatch { pool, route }, &facts), host, reads_http)
         {
-            let name = std::str::from_utf8(host.name).ok();
-            let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            // A backend may read another name into what is none, and so the name of a route with other rules.
-            if name.is_none() && !host.is_address() {
-                return Err(Misdirected::OtherHost);
-            }
-            let target = client_info.route_by_name(&routed.listener, name.as_ref().map(ServerName::as_str));
-            if target != Some(routed.target) {
-                return Err(Misdirected::OtherHost);
-            }
+            return Err(Unrouted::OtherHost);
         }
-        Ok(routed)
+        let found = listener.routes.find_request(request, facts).ok_or(Unrouted::NoRoute)?;
+        if !reads_http(found) {
+            return Err(Unrouted::OtherHost);
+        }
+        let target = RouteTarget { pool: found.pool, route: found.route, tls };
+        Ok(Routed { target, ..connection })
     }
 }
 
 /// The rule of a route about client certificates.
 fn certificate_rule(routed: &Routed) -> Option<&ClientCertificate> {
-    let config = &routed.listener.config;
-    match routed.target.route.and_then(|route| config.routes.get(route)) {
-        Some(route) => route.client_certificate.as_ref(),
-        None => config.client_certificate.as_ref(),
-    }
+    routed.listener.config.rules_of(routed.target.route).client_certificate
 }

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use super::request_cookie::RequestCookie;
-use super::rules::{Misdirected, RequestRules};
+use super::rules::{RequestRules, Unrouted};
 use super::upstreams::Upstreams;
 use crate::access_log::LastSession;
 use crate::config::Tls;
@@ -60,13 +60,13 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Routes a request; `None`: it is misdirected.
-    pub fn route(&self, conversation: &Conversation, request: &Request<'_>) -> Option<Routed> {
+    /// Routes a request.
+    pub fn route(&self, conversation: &Conversation, request: &Request<'_>) -> Result<Routed, Unrouted> {
         let routed = self.rules.route(conversation, request);
-        if routed.as_ref().is_err_and(|why| *why == Misdirected::RulesChanged) {
+        if routed.as_ref().is_err_and(|why| *why == Unrouted::RulesChanged) {
             self.is_outdated.set(true);
         }
-        routed.ok()
+        routed
     }
 
     /// True if a request was misdirected because the rules have changed: the client needs another connection.

@@ -19,10 +19,12 @@ fn own_line(sessile: &Sessile, reply: &Reply) -> serde_json::Value {
 }
 
 #[test]
-fn a_host_of_another_route_is_misdirected_and_the_connection_stays() {
+fn a_host_with_other_rules_of_tls_is_misdirected_and_the_connection_stays() {
     let sites = ["x", "y"].map(Site::named);
     let pools = pool("p", HTTP, &[sites[0].address()]) + &pool("q", HTTP, &[sites[1].address()]);
-    let front = Front::with("", "pool = \"p\"\n[[listener.route]]\nsni = \"x.a.test\"\npool = \"q\"\n", &pools);
+    let asked = "client_certificate = { ca = \"$FILES/clients.pem\", required = false }\n";
+    let route = "[[listener.route]]\nsni = \"x.a.test\"\npool = \"q\"\nclient_certificate = \"off\"\n";
+    let front = Front::with("", &format!("pool = \"p\"\n{asked}{route}"), &pools);
     let mut client = Client::to(&front, "x.a.test", &h2::client::Builder::new());
     assert!(client.get("/", &[]).text().starts_with("y "));
     let waiting = client.ask("/wait", &[]);

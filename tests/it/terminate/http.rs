@@ -133,10 +133,12 @@ fn an_answer_before_the_end_of_the_body_is_the_last_one_if_its_backend_closes() 
 }
 
 #[test]
-fn a_host_that_is_another_route_is_misdirected() {
+fn a_host_with_other_rules_of_tls_is_misdirected() {
     let (one, two) = (Recorder::named("one"), Recorder::named("two"));
     let pools = pool("p", HTTP, &[one.address()]) + &pool("q", HTTP, &[two.address()]);
-    let front = Front::with("", "pool = \"p\"\n[[listener.route]]\nsni = \"x.a.test\"\npool = \"q\"\n", &pools);
+    let asked = "client_certificate = { ca = \"$FILES/clients.pem\", required = false }\n";
+    let route = "[[listener.route]]\nsni = \"x.a.test\"\npool = \"q\"\nclient_certificate = \"off\"\n";
+    let front = Front::with("", &format!("pool = \"p\"\n{asked}{route}"), &pools);
     let config = config(&front.authority);
     let mut talk = Talk::new(connect(front.address(), &config, "x.a.test"));
     talk.send("GET / HTTP/1.1\r\nHost: X.a.test:443\r\n\r\n");

@@ -4,7 +4,7 @@ use super::{resolve, shown};
 use crate::config::{check, foreign_words, keys};
 
 /// A file with every table that a translation names. Each way of TLS has other keys.
-const FILES: [&str; 3] = [HTTP, RELAY, ANY_CERTIFICATE];
+const FILES: [&str; 5] = [HTTP, RELAY, ANY_CERTIFICATE, REQUESTS, ANSWERS];
 
 const HTTP: &str = "[limits]
 [log]
@@ -55,6 +55,30 @@ name = \"p\"
 name = \"a\"
 address = \"10.0.0.1:80\"
 [pool.limits]
+";
+
+const REQUESTS: &str = "[[listener]]
+name = \"l\"
+bind = \"127.0.0.1:0\"
+[[listener.route]]
+host = \"a.example\"
+pool = \"p\"
+[[pool]]
+name = \"p\"
+http = true
+backend = [\"10.0.0.1:80\"]
+";
+
+const ANSWERS: &str = "[[listener]]
+name = \"l\"
+bind = \"127.0.0.1:0\"
+pool = \"p\"
+[[listener.route]]
+host = \"a.example\"
+[[pool]]
+name = \"p\"
+http = true
+backend = [\"10.0.0.1:80\"]
 ";
 
 const ANY_CERTIFICATE: &str = "[[listener]]
