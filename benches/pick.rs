@@ -196,7 +196,8 @@ fn while_health_changes<const BACKENDS: usize>(bencher: Bencher<'_, '_>, method:
 fn flip(pool: &Pool, done: &AtomicBool) {
     let kind = CheckKind::Tcp;
     let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    let check = Check { kind, interval, timeout, rise: 1, fall: 1, flap_damping: 1, port: None, sni: None };
+    let check =
+        Check { kind, interval, timeout, rise: 1, fall: 1, flap_damping: 1, port: None, agent: None, sni: None };
     for turn in (0..).take_while(|_| !done.load(Relaxed)) {
         let backend = &pool.backends()[turn / 2 % pool.backends().len()];
         let result = if turn % 2 == 0 { Err("refused") } else { Ok(()) };

@@ -1,5 +1,5 @@
 //! [`Attempts`]: what a failed connect means (the same backend again, the next one, or the end), and what its pool
-//! learns of it.
+//! learns of it; [`FirstByte`]: what the begin of an established connection means.
 //!
 //! Opens no socket and reads no clock: time is an argument, in milliseconds. Both halves call this file and only wait
 //! for sockets and time themselves. Invariant: no attempt begins after `connect_budget` is spent, and a failure of this
@@ -162,6 +162,83 @@ impl AttemptTarget<'_> {
     }
 }
 
+/// How a backend has ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendEnd {
+    /// In order, by FIN.
+    Closed,
+    /// By RST.
+    Reset,
+}
+
+/// What both sides have done on an established connection before the backend has sent a byte.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    /// How the backend has ended the connection; `None`: it has not.
+    pub backend: Option<BackendEnd>,
+    /// True if the client has sent a byte.
+    pub client_has_sent: bool,
+    /// True if the client has ended its side.
+    pub client_has_ended: bool,
+}
+
+impl Silence {
+    /// True if the backend is at fault: it has ended the connection first, by a reset or without an answer to what the
+    /// client has sent. One that closes while nothing was sent may only have waited long enough for it.
+    fn is_failure(self) -> bool {
+        match self.backend {
+            Some(BackendEnd::Closed) => self.client_has_sent && !self.client_has_ended,
+            Some(BackendEnd::Reset) => !self.client_has_ended,
+            None => false,
+        }
+    }
+}
+
+/// The first byte of a backend on a connection, as far as its pool waits for it (`eject.early_close`). The default waits
+/// for none.
+#[derive(Debug, Default)]
+pub struct FirstByte {
+    is_awaited: bool,
+}
+
+impl FirstByte {
+    /// Of a connection of this pool that was just established.
+    pub fn of(pool: &Pool) -> Self {
+        Self { is_awaited: pool.counts_early_closes() }
+    }
+
+    /// True until the first byte has come, or the connection has failed without it.
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+
+    /// Notes that the first byte has come: failures of the backend are forgotten.
+    #[inline]
+    pub fn came(&mut self, backend: &Arc<Backend>) {
+        if std::mem::take(&mut self.is_awaited) {
+            backend.connect_succeeded();
+        }
+    }
+
+    /// Counts the connection as failed if the backend has ended it without a byte. `pool`: the pool that has the backend
+    /// now; it is asked for only then.
+    pub fn missed(
+        &mut self,
+        silence: Silence,
+        backend: &Arc<Backend>,
+        pool: impl FnOnce() -> Option<Arc<Pool>>,
+        now_ms: u64,
+    ) {
+        if self.is_awaited && silence.is_failure() {
+            self.is_awaited = false;
+            if let Some(pool) = pool() {
+                pool.connect_failed(backend, now_ms);
+            }
+        }
+    }
+}
+
 /// Applies to the pool that a client is served by `backend` from now on: the stick table gets its entry, and a client
 /// that was known at another backend is counted by cause. True: it has moved. Of several connections of one client that
 /// were picked before the first of them was established, that one moves it: the others find it where they are.
@@ -299,6 +376,44 @@ mod tests {
         });
         assert_eq!(moved.collect::<Vec<_>>(), [true, false, false]);
         assert_eq!(pool.breaks(BreakCause::Down), 1);
+    }
+
+    #[test]
+    fn a_backend_fails_that_ends_first_by_a_reset_or_without_an_answer() {
+        use BackendEnd::{Closed, Reset};
+        for (backend, client_has_sent, client_has_ended, is_failure) in [
+            (Some(Closed), true, false, true),
+            (Some(Closed), false, false, false),
+            (Some(Closed), true, true, false),
+            (Some(Reset), false, false, true),
+            (Some(Reset), true, true, false),
+            (None, true, true, false),
+        ] {
+            let silence = Silence { backend, client_has_sent, client_has_ended };
+            assert_eq!(silence.is_failure(), is_failure, "{silence:?}");
+        }
+    }
+
+    #[test]
+    fn connections_without_a_byte_eject_and_only_a_byte_ends_their_row() {
+        let once = pool("eject = { early_close = true }").config().clone();
+        let eject = once.eject.map(|eject| Eject { failures: 2, ..eject });
+        let pool = Arc::new(Pool::new(&config::Pool { eject, ..once }, None, 1));
+        let backend = Arc::clone(&pool.backends()[0]);
+        let connection = |backend_end: Option<BackendEnd>| {
+            pool.connect_succeeded(&backend);
+            let mut first_byte = FirstByte::of(&pool);
+            let silence = Silence { backend: backend_end, client_has_sent: true, client_has_ended: false };
+            match backend_end {
+                None => first_byte.came(&backend),
+                Some(_) => first_byte.missed(silence, &backend, || Some(Arc::clone(&pool)), 0),
+            }
+            assert!(!first_byte.is_awaited());
+            backend.usable(0)
+        };
+        let (closed, reset) = (Some(BackendEnd::Closed), Some(BackendEnd::Reset));
+        assert_eq!([reset, None, closed, reset].map(connection), [true, true, true, false]);
+        assert!(!FirstByte::of(&self::pool("")).is_awaited());
     }
 
     #[test]

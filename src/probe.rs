@@ -5,8 +5,14 @@
 //! snapshot; one timeout covers a whole check; a failure of this host (descriptors, ports, memory) never counts against
 //! a backend.
 
+mod agent;
 mod any_certificate;
+mod dialogue;
 mod http;
+mod mysql;
+mod postgres;
+mod redis;
+mod smtp;
 
 use std::io;
 use std::net::IpAddr;
@@ -21,6 +27,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use self::agent::Agent;
+use self::dialogue::Dialogue;
 use crate::clock;
 use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
 use crate::events::{self, Event, EventKind};
@@ -52,10 +60,16 @@ impl Probes {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
             let Some(settings) = CheckSettings::of(pool, tls.upstream(pool.name())) else {
-                pool.backends().iter().for_each(|backend| backend.unchecked((self.now_ms)()));
+                for backend in pool.backends() {
+                    backend.unchecked((self.now_ms)());
+                    backend.forget_agent();
+                }
                 continue;
             };
             for backend in pool.backends() {
+                if settings.check.agent.is_none() {
+                    backend.forget_agent();
+                }
                 let id = (pool.name().to_owned(), backend.name().to_owned());
                 let task = before
                     .remove(&id)
@@ -79,6 +93,8 @@ struct CheckSettings {
     proxy: Option<ProxyOut>,
     source: Vec<IpAddr>,
     on_marked_down: OnMarkedDown,
+    /// Time that a backend which its agent drains still serves known clients.
+    drain_deadline: Duration,
     tls: Option<Arc<Upstream>>,
 }
 
@@ -90,6 +106,7 @@ impl CheckSettings {
             proxy: config.proxy.clone(),
             source: config.source.clone(),
             on_marked_down: config.on_marked_down,
+            drain_deadline: config.drain_deadline,
             tls: tls.cloned(),
         })
     }
@@ -122,11 +139,11 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
     if backend.standing() != CheckState::Awaited {
         sleep(check.interval.min(STAGGER_MAX).mul_f64(fraction(random.hash_one(0)))).await;
     }
-    let mut was_local = false;
+    let (mut was_local, mut agent) = (false, Agent::default());
     for round in 1_u64.. {
         let began = Instant::now();
-        let late = |_| Err(CheckFailure::Backend(format!("timeout after {:?}", check.timeout)));
-        let result = timeout(check.timeout, run(backend.address(), &settings)).await.unwrap_or_else(late);
+        let (checked, asked) = tokio::join!(run(backend.address(), &settings), agent.ask(&backend, &settings, now_ms));
+        let result = checked.and(asked);
         match &result {
             Ok(()) => report(&backend, Ok(()), &settings, now_ms()),
             Err(CheckFailure::Backend(complaint)) => {
@@ -197,43 +214,73 @@ impl CheckFailure {
 trait CheckStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> CheckStream for T {}
 
-/// Runs one check on a new connection.
+/// Runs one check on a new connection, within its timeout.
 async fn run(address: &Address, settings: &CheckSettings) -> Result<(), CheckFailure> {
-    let mut stream = connect(address, settings).await.map_err(|error| CheckFailure::from_io("connect", error))?;
+    let Check { timeout: longest, kind, .. } = &settings.check;
+    let mut heard = Vec::new();
+    let result = timeout(*longest, ask(address, settings, &mut heard)).await;
+    result.unwrap_or_else(|_| {
+        let expect = if let CheckKind::Talk { expect, .. } = kind { Some(&expect[..]) } else { None };
+        Err(CheckFailure::Backend(dialogue::late(*longest, &heard, expect)))
+    })
+}
+
+/// Connects and asks what the kind of check asks. `heard` holds what the backend has sent last.
+async fn ask(address: &Address, settings: &CheckSettings, heard: &mut Vec<u8>) -> Result<(), CheckFailure> {
+    let mut stream = connect(address, settings, settings.check.port)
+        .await
+        .map_err(|error| CheckFailure::from_io("connect", error))?;
     if let Some(proxy) = &settings.proxy {
         let mut header = Vec::new();
         // A check has no client: the header is LOCAL or UNKNOWN.
         proxy_protocol::write(&mut header, proxy, &Announce::default());
         stream.write_all(&header).await.map_err(|error| CheckFailure::from_io("PROXY header", error))?;
     }
+    let (has_tls, protocol) = tls_of(settings);
+    if has_tls {
+        stream = handshake(stream, address, settings, protocol).await?;
+    }
     match &settings.check.kind {
         CheckKind::Tcp => Ok(()),
         CheckKind::Tls => {
-            let mut stream = handshake(stream, address, settings).await?;
             // The check has passed; a failed close_notify does not change that.
             stream.shutdown().await.ok();
             Ok(())
         }
-        CheckKind::Http { tls, path, host, status_min, status_max } => {
-            if *tls {
-                stream = handshake(stream, address, settings).await?;
-            }
-            let status = http::get(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
+        CheckKind::Talk { send, expect, .. } => dialogue::talk(Dialogue::new(&mut *stream, heard), send, expect).await,
+        CheckKind::Http(check) => {
+            http::ask(&mut *stream, check, &host_of(check.host.as_deref(), address)).await?;
             stream.shutdown().await.ok();
-            if (*status_min..=*status_max).contains(&status) {
-                return Ok(());
-            }
-            Err(CheckFailure::Backend(format!("status {status}, expected {status_min}-{status_max}")))
+            Ok(())
         }
+        CheckKind::Redis { primary } => redis::ask(Dialogue::new(&mut *stream, heard), *primary).await,
+        CheckKind::Mysql { user } => mysql::ask(Dialogue::new(&mut *stream, heard), user).await,
+        CheckKind::Postgres { user } => postgres::ask(Dialogue::new(&mut *stream, heard), user).await,
+        CheckKind::Smtp => smtp::ask(Dialogue::new(&mut *stream, heard)).await,
     }
 }
 
-async fn connect(address: &Address, settings: &CheckSettings) -> io::Result<Box<dyn CheckStream>> {
+/// Whether a check has TLS, and the protocol that it offers in the handshake if the pool does.
+fn tls_of(settings: &CheckSettings) -> (bool, Option<&'static [u8]>) {
+    let pool_has_tls = settings.tls.is_some();
+    match &settings.check.kind {
+        CheckKind::Tcp => (false, None),
+        CheckKind::Talk { tls, .. } => (*tls, None),
+        CheckKind::Tls => (true, Some(b"http/1.1")),
+        CheckKind::Http(check) => (check.tls, Some(b"http/1.1")),
+        // Its registered name; a server that takes TLS at once asks for it.
+        CheckKind::Postgres { .. } => (pool_has_tls, Some(b"postgresql")),
+        CheckKind::Redis { .. } | CheckKind::Mysql { .. } | CheckKind::Smtp => (pool_has_tls, None),
+    }
+}
+
+/// Connects from an address of the pool, at this port instead of the backend's own.
+async fn connect(address: &Address, settings: &CheckSettings, port: Option<u16>) -> io::Result<Box<dyn CheckStream>> {
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         Address::Tcp(address) => {
             let mut address = *address;
-            address.set_port(settings.check.port.unwrap_or(address.port()));
+            address.set_port(port.unwrap_or(address.port()));
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             if let Some(source) = settings.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
                 crate::socket::bind_without_port(&socket, *source)?;
@@ -247,9 +294,10 @@ async fn handshake(
     stream: Box<dyn CheckStream>,
     address: &Address,
     settings: &CheckSettings,
+    protocol: Option<&[u8]>,
 ) -> Result<Box<dyn CheckStream>, CheckFailure> {
     let config = match &settings.tls {
-        Some(upstream) => upstream.config(Some(b"http/1.1")).clone(),
+        Some(upstream) => upstream.config(protocol).clone(),
         None => {
             any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {}", in_words(&error))))?
         }

@@ -1,4 +1,4 @@
-//! The attackers: what each sends, to which listener, and which other clients should not notice.
+//! The attackers: what each sends, to which listener, and which other clients should not notice. `http2` has more.
 //!
 //! Each is a process of one thread at the lowest priority, with a source address of its own, bounded in rate and in
 //! connections; it goes on until it is killed. Invariant: an attacker computes no cryptography and makes no text twice.
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::Result;
 use crate::others::Others;
 use crate::stage::{NAME, is_open};
 use crate::support::load_support::client_hello;
+use crate::{Result, http2};
 
 /// First argument of the role.
 pub const ROLE: &str = "attack";
@@ -31,33 +31,50 @@ pub struct Attack {
     pub listener: &'static str,
     /// The clients that are measured.
     pub others: Others,
-    run: fn(SocketAddr) -> !,
+    /// Connections at a time.
+    pub connections: usize,
+    /// The most that the others' p99 may grow, as a factor.
+    pub p99_bar: f64,
+    /// The most KiB that a connection may take.
+    pub growth_bar: f64,
+    pub run: fn(SocketAddr) -> !,
 }
 
 /// All attacks.
-pub const ATTACKS: [Attack; 9] = [
-    Attack { name: "options", listener: "plain", others: Others::Kept, run: |to| heads(to, &options_head()) },
-    Attack { name: "cookies", listener: "plain", others: Others::Kept, run: |to| heads(to, &cookie_head()) },
-    Attack { name: "interim", listener: "interim", others: Others::Kept, run: drink },
-    Attack { name: "chunks", listener: "chunks", others: Others::Kept, run: drink },
-    Attack { name: "handshakes", listener: "tls", others: Others::Handshakes, run: wait_after_hello },
-    Attack { name: "admin", listener: "admin", others: Others::Health, run: half_requests },
-    Attack {
-        name: "hello-bytes",
-        listener: "sni",
-        others: Others::Kept,
-        run: |to| byte_by_byte(to, &hello_in_small_records()),
-    },
-    Attack { name: "proxy-bytes", listener: "proxied", others: Others::Kept, run: |to| byte_by_byte(to, PROXY_HEADER) },
-    Attack { name: "slow-readers", listener: "plain", others: Others::Kept, run: read_slowly },
-];
+pub fn all() -> impl Iterator<Item = &'static Attack> {
+    static ATTACKS: [Attack; 9] = [
+        kept("options", "plain", 1, |to| heads(to, &options_head())),
+        kept("cookies", "plain", 1, |to| heads(to, &cookie_head())),
+        kept("interim", "interim", 2, drink),
+        kept("chunks", "chunks", 2, drink),
+        Attack { others: Others::Handshakes, ..kept("handshakes", "tls", SHAKING, wait_after_hello) },
+        Attack { others: Others::Health, ..kept("admin", "admin", HALF, half_requests) },
+        kept("hello-bytes", "sni", SLOW, |to| byte_by_byte(to, &hello_in_small_records())),
+        kept("proxy-bytes", "proxied", SLOW, |to| byte_by_byte(to, PROXY_HEADER)),
+        kept("slow-readers", "plain", READERS, read_slowly),
+    ];
+    ATTACKS.iter().chain(&http2::ATTACKS)
+}
+
+/// An attack on a listener, beside clients that keep their connections.
+const fn kept(name: &'static str, listener: &'static str, connections: usize, run: fn(SocketAddr) -> !) -> Attack {
+    Attack { name, listener, others: Others::Kept, connections, p99_bar: 2.0, growth_bar: f64::INFINITY, run }
+}
+
+/// Connections that have said hello, and wait.
+const SHAKING: usize = 900;
+/// Connections with half a request.
+const HALF: usize = 100;
+/// Connections that send byte by byte.
+pub const SLOW: usize = 200;
+const READERS: usize = 100;
 
 const PROXY_HEADER: &[u8] =
     b"PROXY TCP6 2001:db8:1111:2222:3333:4444:5555:6666 2001:db8:1111:2222:3333:4444:5555:6667 65000 65001\r\n";
 
 /// The role: `NAME ADDRESS`. Says a line once the attack begins.
 pub fn play(name: &str, rest: &[&str]) -> Result<()> {
-    let attack = ATTACKS.iter().find(|attack| attack.name == name).ok_or_else(|| format!("no attack {name}"))?;
+    let attack = all().find(|attack| attack.name == name).ok_or_else(|| format!("no attack {name}"))?;
     let target = rest.first().ok_or("no address")?.parse()?;
     let _ = rustix::process::nice(19);
     is_open(target);
@@ -65,18 +82,19 @@ pub fn play(name: &str, rest: &[&str]) -> Result<()> {
     (attack.run)(target)
 }
 
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((SOURCE, 0)).into())?;
     socket.connect_timeout(&to.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
 /// Does something at a fixed rate for ever. What is late is left out, and what is refused is tried again in its turn.
-fn at_rate(per_second: u32, mut act: impl FnMut() -> io::Result<()>) -> ! {
+pub fn at_rate(per_second: u32, mut act: impl FnMut() -> io::Result<()>) -> ! {
     let pause = Duration::from_secs(1) / per_second;
     let mut due = Instant::now();
     loop {
@@ -129,11 +147,10 @@ fn drink(to: SocketAddr) -> ! {
 
 /// Says hello 250 times a second, and then waits.
 fn wait_after_hello(to: SocketAddr) -> ! {
-    const HELD: usize = 900;
     let hello = whole_hello();
-    let mut held = VecDeque::with_capacity(HELD);
+    let mut held = VecDeque::with_capacity(SHAKING);
     at_rate(250, || {
-        if held.len() == HELD {
+        if held.len() == SHAKING {
             held.pop_front();
         }
         let mut stream = connect(to)?;
@@ -161,7 +178,7 @@ fn half_requests(to: SocketAddr) -> ! {
     let mut held: Vec<TcpStream> = Vec::new();
     at_rate(200, || {
         held.retain(is_alive);
-        if held.len() < 100 {
+        if held.len() < HALF {
             let mut stream = connect(to)?;
             let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: loc");
             stream.set_nonblocking(true)?;
@@ -183,8 +200,8 @@ fn hello_in_small_records() -> Vec<u8> {
 }
 
 /// Sends something on two hundred connections, one byte a segment, 10,000 segments a second; then begins again.
-fn byte_by_byte(to: SocketAddr, bytes: &[u8]) -> ! {
-    let mut lines: Vec<(Option<TcpStream>, usize)> = (0..200).map(|_| (None, 0)).collect();
+pub fn byte_by_byte(to: SocketAddr, bytes: &[u8]) -> ! {
+    let mut lines: Vec<(Option<TcpStream>, usize)> = (0..SLOW).map(|_| (None, 0)).collect();
     at_rate(50, || {
         for (stream, sent) in &mut lines {
             if stream.is_none() || *sent + 1 >= bytes.len() {
@@ -205,7 +222,7 @@ fn read_slowly(to: SocketAddr) -> ! {
     let mut readers = Vec::new();
     let mut buffer = [0; 64];
     at_rate(10, || {
-        while readers.len() < 100 {
+        while readers.len() < READERS {
             let mut stream = connect(to)?;
             socket2::SockRef::from(&stream).set_recv_buffer_size(4_096)?;
             stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")?;

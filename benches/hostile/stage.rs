@@ -138,13 +138,16 @@ fn start(mut command: Command) -> Result<(Attacker, String)> {
     if line.is_empty() { Err("an attacker did not start".into()) } else { Ok((attacker, line)) }
 }
 
-/// Answers every request: a large body for `/large`, else two bytes.
+/// Answers every request: a large body for `/large`, else two bytes. A POST is never answered.
 fn web(mut stream: TcpStream) -> std::io::Result<()> {
     const PIECE: &[u8] = &[b'x'; 64 << 10];
     let (mut bytes, mut buffer) = (Vec::new(), [0; 16 << 10]);
     stream.set_nodelay(true)?;
     loop {
         while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            if bytes.starts_with(b"POST ") {
+                return std::io::copy(&mut stream, &mut std::io::sink()).map(drop);
+            }
             let (piece, pieces) = if bytes.starts_with(b"GET /large") { (PIECE, PIECES) } else { (&b"ok"[..], 1) };
             let mut answer =
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", piece.len() * pieces).into_bytes();

@@ -8,6 +8,7 @@
 //! Invariant: [`check`] returns a `Config` only if it found no error.
 
 mod browser;
+mod check_kind;
 mod cookie;
 mod group;
 mod headers;

@@ -236,10 +236,29 @@ pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verif
 /// Keys of active health checks.
 pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",
-    keys: &["kind", "interval", "timeout", "rise", "fall", "flap_damping", "port", "sni", "path", "host", "status"],
+    keys: &[
+        "kind",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "flap_damping",
+        "port",
+        "agent",
+        "sni",
+        "method",
+        "path",
+        "host",
+        "headers",
+        "status",
+        "send",
+        "expect",
+        "role",
+        "user",
+    ],
 };
 /// Keys of passive ejection.
-pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
+pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max", "early_close"] };
 /// Keys of the cookie that keeps a client at its backend.
 pub static COOKIE: TableKeys = TableKeys {
     table: "[pool.cookie]",

@@ -45,7 +45,7 @@ pub struct Pool {
     pub on_full: OnFull,
     /// Time over which a backend that is up again gets more and more new keys; `None`: all at once.
     pub slow_start: Option<Duration>,
-    /// Time that a backend drained by command still serves known clients.
+    /// Time that a backend drained by command or by its agent still serves known clients.
     pub drain_deadline: Duration,
     /// Time after the deadline over which open connections are closed evenly.
     pub drain_over: Duration,
@@ -329,6 +329,8 @@ pub struct Check {
     pub flap_damping: u32,
     /// Port to check; `None`: the backend's own.
     pub port: Option<u16>,
+    /// Port of the backends' agents; `None`: they have none.
+    pub agent: Option<u16>,
     /// Server name sent in a TLS or HTTPS check; `None`: none.
     pub sni: Option<ServerName>,
 }
@@ -340,19 +342,56 @@ pub enum CheckKind {
     Tcp,
     /// Connect and TLS handshake; the certificate is verified only as `[pool.tls]` says.
     Tls,
-    /// `GET` request; the status of the response must be in a range.
-    Http {
-        /// True for HTTPS, false for plain HTTP.
+    /// Bytes are sent after the connect or handshake, and the answer must contain others: kind "tcp" or "tls" with
+    /// `expect`.
+    Talk {
+        /// True for bytes inside TLS.
         tls: bool,
-        /// Path of the request; `/` by default.
-        path: String,
-        /// Value of `Host`; `None`: the backend's address.
-        host: Option<String>,
-        /// Lowest status of a good check.
-        status_min: u16,
-        /// Highest status of a good check.
-        status_max: u16,
+        /// Bytes that are sent; empty: the backend speaks first.
+        send: Vec<u8>,
+        /// Bytes that a good answer contains; at least one.
+        expect: Vec<u8>,
     },
+    /// HTTP request; status and body of the response are judged.
+    Http(HttpCheck),
+    /// `PING` to a Redis or Valkey, or `ROLE`.
+    Redis {
+        /// True if only a primary is up.
+        primary: bool,
+    },
+    /// Greeting of a MySQL or MariaDB, and a login without a password.
+    Mysql {
+        /// Name of the user that logs in.
+        user: String,
+    },
+    /// Begin of a session with a PostgreSQL.
+    Postgres {
+        /// Name of the user that begins the session.
+        user: String,
+    },
+    /// Greeting of a mail server, EHLO and QUIT.
+    Smtp,
+}
+
+/// One request of a health check, and the response that is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// True for HTTPS, false for plain HTTP.
+    pub tls: bool,
+    /// Method of the request; `GET` by default.
+    pub method: &'static str,
+    /// Path of the request; `/` by default.
+    pub path: String,
+    /// Value of `Host`; `None`: the backend's address.
+    pub host: Option<String>,
+    /// Further lines of the head, `Name: value`.
+    pub headers: Vec<String>,
+    /// Lowest status of a good check.
+    pub status_min: u16,
+    /// Highest status of a good check.
+    pub status_max: u16,
+    /// Bytes that the body of a good response contains; empty: the body is not read.
+    pub expect: Vec<u8>,
 }
 
 /// One `[pool.eject]`: passive ejection after failed connects of clients.
@@ -364,6 +403,8 @@ pub struct Eject {
     pub base: Duration,
     /// Longest time of an ejection.
     pub max: Duration,
+    /// True if a connection that the backend ends before its first byte counts as failed, and only a first byte as good.
+    pub early_close: bool,
 }
 
 /// Treatment of open connections when checks mark their backend down.

@@ -62,13 +62,13 @@ kinds! {
     Ejected = "ejected";
     /// An ejection is over.
     Returned = "returned";
-    /// A drain or a close by command has begun.
+    /// A drain or a close by command, or a drain by an agent, has begun.
     Drain = "drain";
     /// The deadline of a drain has passed: the backend serves no client.
     Drained = "drained";
     /// A drain stands for so long that it may have been forgotten.
     DrainForgotten = "drain_forgotten";
-    /// A command has ended a drain.
+    /// A command or an agent has ended a drain.
     Ready = "ready";
     /// A limit on connections is reached, of the process, of a listener or of sources.
     Limit = "limit";

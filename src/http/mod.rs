@@ -163,7 +163,8 @@ refusals! {
     TooManyFields = "too_many_fields", FieldsTooLarge;
     /// The method is not a token.
     BadMethod = "bad_method", BadRequest;
-    /// The method is CONNECT, but this is not a forward proxy.
+    /// The method is CONNECT, but this is not a forward proxy; or a WebSocket of HTTP/2 is to stand at a route without a
+    /// backend.
     Connect = "connect", NotImplemented;
     /// The request line is not method, target and version with one space between them (RFC 9112 §3).
     BadRequestLine = "bad_request_line", BadRequest;

@@ -396,7 +396,7 @@ impl Backend {
 
     /// Forgets failures. Writes shared memory only if there were some.
     #[inline]
-    pub(super) fn connect_succeeded(&self) {
+    pub fn connect_succeeded(&self) {
         if self.failures.load(Relaxed) > 0 {
             let mut ejection = lock(&self.ejection);
             ejection.succeeded();

@@ -249,7 +249,8 @@ mod tests {
     use proptest::prelude::*;
 
     const RULES: CheckRules = CheckRules { rise: 2, fall: 3, flap_damping: 8 };
-    const EJECT: Eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
+    const EJECT: Eject =
+        Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300), early_close: false };
 
     /// Number of good checks until the backend is up, one a second from `now_ms` on.
     fn rise_from_down(checked: &mut CheckHistory, now_ms: &mut u64) -> u32 {

@@ -4,6 +4,7 @@
 //! clock. Invariant: building a pool for a reload that is then refused changes nothing in the backends that it shares
 //! with the pool in force.
 
+mod agent;
 pub mod backend;
 mod candidates;
 mod concurrent;
@@ -240,10 +241,19 @@ impl Pool {
         backend.connect_failed(eject, now_ms, || may_eject(self, index, now_ms))
     }
 
-    /// Forgets the failures of `backend`, because a connection to it is established.
+    /// Forgets the failures of `backend`, because a connection to it is established; with `early_close` only the first
+    /// byte of the backend counts.
     #[inline]
     pub fn connect_succeeded(&self, backend: &Arc<Backend>) {
-        backend.connect_succeeded();
+        if !self.counts_early_closes() {
+            backend.connect_succeeded();
+        }
+    }
+
+    /// True if a connection that the backend ends before its first byte counts as failed.
+    #[inline]
+    pub fn counts_early_closes(&self) -> bool {
+        self.config.eject.is_some_and(|eject| eject.early_close)
     }
 }
 

@@ -32,7 +32,8 @@ pub struct CheckResults {
 impl Backend {
     /// The drain by command; `None`: the backend is not draining.
     pub fn drain_times(&self) -> Option<DrainTimes> {
-        self.drain.times()
+        // The next process asks the agent itself.
+        self.drain.times().filter(|_| !self.drain.is_by_agent())
     }
 
     /// The failed connections so far.

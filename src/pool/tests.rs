@@ -28,7 +28,7 @@ fn backend(name: &str) -> config::Backend {
 }
 
 pub(super) fn config(names: &[&str]) -> config::Pool {
-    let eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
+    let eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300), early_close: false };
     let backends = names.iter().map(|name| backend(name)).collect();
     config::Pool { eject: Some(eject), ..config::Pool::of_test(backends) }
 }
@@ -42,6 +42,7 @@ pub(super) fn check() -> Check {
         fall: 1,
         flap_damping: 8,
         port: None,
+        agent: None,
         sni: None,
     }
 }

@@ -9,10 +9,23 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::config::{self, Balance, ProxyVersion};
+use crate::config::{self, Balance, HttpCheck, ProxyVersion};
 
-const HTTP: CheckKind =
-    CheckKind::Http { tls: false, path: String::new(), host: None, status_min: 200, status_max: 399 };
+mod agent;
+mod requests;
+mod services;
+mod talk;
+
+const HTTP: HttpCheck = HttpCheck {
+    tls: false,
+    method: "GET",
+    path: String::new(),
+    host: None,
+    headers: vec![],
+    status_min: 200,
+    status_max: 399,
+    expect: vec![],
+};
 
 fn settings(kind: CheckKind) -> CheckSettings {
     let check = Check {
@@ -23,9 +36,17 @@ fn settings(kind: CheckKind) -> CheckSettings {
         fall: 2,
         flap_damping: 8,
         port: None,
+        agent: None,
         sni: None,
     };
-    CheckSettings { check, proxy: None, source: vec![], on_marked_down: OnMarkedDown::Keep, tls: None }
+    CheckSettings {
+        check,
+        proxy: None,
+        source: vec![],
+        on_marked_down: OnMarkedDown::Keep,
+        drain_deadline: Duration::from_secs(60),
+        tls: None,
+    }
 }
 
 fn pool_of(settings: &CheckSettings, backends: &[(&str, &Address)]) -> config::Pool {
@@ -103,13 +124,12 @@ async fn a_unix_backend_is_checked() {
 
 #[tokio::test]
 async fn an_http_check_asks_properly_and_reads_the_status() {
-    let kind = CheckKind::Http {
-        tls: false,
+    let kind = CheckKind::Http(HttpCheck {
         path: "/up?a=b".to_owned(),
         host: Some("app.example".to_owned()),
-        status_min: 200,
         status_max: 299,
-    };
+        ..HTTP
+    });
     let answer = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
     let (address, told) = scripted(b"\r\n\r\n", answer).await;
     run(&address, &settings(kind.clone())).await.unwrap();
@@ -127,7 +147,7 @@ async fn what_is_not_a_whole_http_response_fails() {
         ("", "response: closed before"),
     ] {
         let (address, _) = scripted(b"\r\n\r\n", response).await;
-        let complaint = complaint(&address, &settings(HTTP)).await;
+        let complaint = complaint(&address, &settings(CheckKind::Http(HTTP))).await;
         assert!(complaint.starts_with(expected), "{complaint}");
     }
 }
@@ -138,7 +158,8 @@ async fn a_check_announces_itself_as_local() {
         [(ProxyVersion::V1, &b"PROXY UNKNOWN\r\n"[..]), (ProxyVersion::V2, b"\r\n\r\n\0\r\nQUIT\n\x20")]
     {
         let (address, told) = scripted(b"Connection: close\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n").await;
-        let settings = CheckSettings { proxy: Some(ProxyOut { version, tlvs: vec![] }), ..settings(HTTP) };
+        let settings =
+            CheckSettings { proxy: Some(ProxyOut { version, tlvs: vec![] }), ..settings(CheckKind::Http(HTTP)) };
         run(&address, &settings).await.unwrap();
         assert!(told.await.unwrap().starts_with(header), "{version:?}");
     }
@@ -208,7 +229,7 @@ async fn a_check_believes_whom_its_pool_believes() {
 #[tokio::test]
 async fn an_https_check_reads_the_status_inside_tls() {
     let (address, told) = tls_server("HTTP/1.1 200 OK\r\n\r\n").await;
-    let kind = CheckKind::Http { tls: true, path: "/".to_owned(), host: None, status_min: 200, status_max: 200 };
+    let kind = CheckKind::Http(HttpCheck { tls: true, path: "/".to_owned(), status_max: 200, ..HTTP });
     run(&address, &settings(kind)).await.unwrap();
     assert_eq!(told.await.unwrap().1.unwrap(), 0);
 }
@@ -266,7 +287,7 @@ async fn a_backend_goes_down_and_comes_up_with_its_service() {
 #[tokio::test]
 async fn a_backend_that_never_answers_is_down_after_the_timeout() {
     let (_listener, address) = listen().await;
-    let mut settings = settings(HTTP);
+    let mut settings = settings(CheckKind::Http(HTTP));
     settings.check.timeout = Duration::from_millis(50);
     let pool = Arc::new(Pool::new(&pool_of(&settings, &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);

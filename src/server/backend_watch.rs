@@ -49,9 +49,11 @@ impl BackendWatch {
                 lines.extend(ejection(pool, backend, before, now, now_ms));
                 if now.is_drained && !before.is_drained {
                     let (pool, name) = (pool.name(), backend.name());
-                    let text = format!(
-                        "backend {pool}/{name} is drained and serves no client; `sessile ready {pool}/{name}` ends the drain"
-                    );
+                    let way_back = match backend.is_drained_by_agent() {
+                        true => "its agent ends the drain".to_owned(),
+                        false => format!("`sessile ready {pool}/{name}` ends the drain"),
+                    };
+                    let text = format!("backend {pool}/{name} is drained and serves no client; {way_back}");
                     let event = Event::new(EventKind::Drained, &text).of_backend(pool, name);
                     lines.push(AlarmLine { is_over: true, event });
                 }

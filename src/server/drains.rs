@@ -32,7 +32,8 @@ impl Drains {
     pub(super) fn overdue(&mut self, snapshot: &Snapshot, now_ms: u64) -> Vec<Event> {
         let mut overdue = Vec::new();
         for (pool, backend) in backends(snapshot) {
-            let Some(for_ms) = backend.drained_for(now_ms).filter(|for_ms| *for_ms >= ms(LONG)) else {
+            let is_forgotten = |for_ms: &u64| *for_ms >= ms(LONG) && !backend.is_drained_by_agent();
+            let Some(for_ms) = backend.drained_for(now_ms).filter(is_forgotten) else {
                 continue;
             };
             let name = format!("{}/{}", pool.name(), backend.name());

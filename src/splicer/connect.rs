@@ -1,4 +1,4 @@
-//! The stages between the pick and the relay: attempts to connect, and the waits between them.
+//! The stages between the pick and the relay: attempts to connect, the waits between them, and the first byte.
 //!
 //! Picks no backend. What a failure means is decided by `attempt.rs`, which side is at fault by `fault.rs`. Invariant:
 //! a connection holds a lease from the moment its backend is picked, and at most one socket towards a backend.
@@ -7,9 +7,10 @@ use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::Os;
 use super::slab::Side;
-use crate::attempt::{self, NextAttempt};
+use crate::attempt::{self, BackendEnd, FirstByte, NextAttempt, Silence};
 use crate::connection::Moving;
 use crate::fault::{ConnectFailure, Fault};
+use crate::outcome::Ended;
 use crate::socket::connect_in_turn;
 
 impl<O: Os> Flow<O> {
@@ -71,6 +72,7 @@ impl<O: Os> Flow<O> {
         self.last_active = step.now;
         if let Some(picked) = preread.picked.take() {
             picked.target(lease, step.worker).succeeded(self.connect_us.into());
+            self.down.first_byte = FirstByte::of(&picked.pool);
             let moved = picked.moved.as_ref();
             let is_move = attempt::settle(&picked.pool, lease.backend(), moved, picked.remember, step.now / 1_000);
             if let Some(moved) = picked.moved.filter(|_| is_move) {
@@ -84,6 +86,26 @@ impl<O: Os> Flow<O> {
         }
         preread.clear();
         step.spare.push(preread);
+    }
+
+    /// Notes the first byte of the backend, or that it has ended the connection without one; `ended`: how the connection
+    /// ends now.
+    pub(super) fn judge_begin(&mut self, ended: Option<Ended>, step: &Step<'_, O>) {
+        let Some(lease) = &self.lease else { return };
+        let backend = lease.backend();
+        if self.down.bytes > 0 {
+            return self.down.first_byte.came(backend);
+        }
+        let silence = Silence {
+            backend: match ended {
+                Some(Ended::BackendReset) => Some(BackendEnd::Reset),
+                _ => self.down.end_seen.then_some(BackendEnd::Closed),
+            },
+            client_has_sent: self.up.bytes > 0,
+            client_has_ended: self.up.end_seen,
+        };
+        let pool = || step.current.load().pool_of(backend).cloned();
+        self.down.first_byte.missed(silence, backend, pool, step.now / 1_000);
     }
 
     fn attempt_failed(&mut self, failure: ConnectFailure, step: &mut Step<'_, O>) -> Go {

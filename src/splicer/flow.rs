@@ -323,7 +323,11 @@ impl<O: Os> Flow<O> {
                 counters.bytes_down.add(self.down.bytes - down_bytes);
             }
         }
-        if let Some(ended) = broken(up, down).or_else(|| self.silent_failure(step)) {
+        let ended = broken(up, down).or_else(|| self.silent_failure(step));
+        if self.down.first_byte.is_awaited() {
+            self.judge_begin(ended, step);
+        }
+        if let Some(ended) = ended {
             return Stop(Verdict::End(ended));
         }
         if self.up.end_seen && self.down.end_seen {

@@ -11,6 +11,7 @@ use super::large_pipes::Charge;
 use super::os::{Io, Os};
 pub use super::pipe::COPY_BYTES;
 use super::pipe::{Filled, Pipes};
+use crate::attempt::FirstByte;
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 
@@ -79,6 +80,8 @@ pub struct Direction<P> {
     pub end_seen: bool,
     /// The end was passed on to the receiver.
     pub end_sent: bool,
+    /// The sender's first byte, where it is a backend and its pool waits for that.
+    pub first_byte: FirstByte,
     bulk: u8,
     small: u8,
     splicing: bool,
@@ -153,6 +156,7 @@ impl<P> Default for Direction<P> {
             urgent: false,
             end_seen: false,
             end_sent: false,
+            first_byte: FirstByte::default(),
             bulk: 0,
             small: 0,
             splicing: false,

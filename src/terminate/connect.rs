@@ -15,7 +15,7 @@ use super::secure::Secured;
 use super::socket::Socket;
 use super::state::ConversationStage;
 use super::stream::Stream;
-use crate::attempt::{self, AttemptTarget, Attempts, KnownWait, NextAttempt};
+use crate::attempt::{self, AttemptTarget, Attempts, FirstByte, KnownWait, NextAttempt};
 use crate::clock::{self, Micros};
 use crate::config::Address;
 use crate::fault::{ConnectFailure, Endpoint, Fault};
@@ -38,6 +38,8 @@ pub struct Connected {
     pub left: Option<Left>,
     /// Entry that the stick table gets for the client.
     pub remember: Option<Remember>,
+    /// First byte of the backend.
+    pub first_byte: FirstByte,
 }
 
 /// Connects one client to backends of one pool.
@@ -84,7 +86,7 @@ impl Connector<'_> {
             let lease = Lease::new(pick.backend);
             if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
                 let Pick { index, left, remember, .. } = pick;
-                return Ok(Connected { stream, lease, index, left, remember });
+                return Ok(Connected { stream, lease, index, left, remember, first_byte: FirstByte::of(self.pool) });
             }
         }
     }

@@ -62,6 +62,7 @@ use crate::snapshot::RouteTarget;
 use crate::tls::{self, Termination};
 
 pub use self::deadline::CLOSING_MAX;
+pub use self::http2::limits::{Excess, FrameCounter, ResetCounter};
 pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
@@ -183,11 +184,11 @@ async fn serve_bytes(
     let limits = routed.listener.limits.nearer(&pool.config().limits);
     drop((routed, pool));
     conversation.forget_rules();
-    let counters = backend.lease.counters(conversation.context.counters_index);
+    let begin = (&backend.lease, &mut backend.first_byte);
     let streams = (&mut client, &mut backend.stream);
     let (mut up, mut down) = (RelayDirection::holding(unread), RelayDirection::default());
     let directions = (&mut up, &mut down);
-    let ended = relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await;
+    let ended = relay(conversation, limits, streams, directions, begin, &mut Deadline::default()).await;
     drop(backend);
     linger_after(&mut client, ended).await;
     ended

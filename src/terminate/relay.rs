@@ -19,12 +19,13 @@ use super::deadline::Deadline;
 use super::state::ConversationStage;
 use super::stream::Stream;
 use super::turns::give_way;
+use crate::attempt::{BackendEnd, FirstByte, Silence};
 use crate::clock;
-use crate::counters::BackendCounters;
 use crate::fault::{Endpoint, Fault};
 use crate::http::websocket::{FrameReader, Position};
 use crate::limits::Limits;
 use crate::outcome::Ended;
+use crate::pool::Lease;
 
 /// Number of buffers that a direction moves before other tasks have a turn.
 const ROUNDS: usize = 16;
@@ -64,6 +65,11 @@ impl RelayDirection {
     /// Number of bytes that the receiver was sent.
     pub fn moved(&self) -> u64 {
         self.moved
+    }
+
+    /// True once the sender has sent a byte.
+    fn has_begun(&self) -> bool {
+        self.moved > 0 || !self.buffer.is_empty() || !self.bypass.is_empty()
     }
 
     /// True once the sender has finished.
@@ -212,10 +218,11 @@ pub async fn relay(
     limits: Limits,
     (client, backend): (&mut impl ClientStream, &mut Stream),
     (up, down): (&mut RelayDirection, &mut RelayDirection),
-    counters: &BackendCounters,
+    (lease, first_byte): (&Lease, &mut FirstByte),
     deadline: &mut Deadline,
 ) -> Ended {
     conversation.state.enter(ConversationStage::Relay);
+    let counters = lease.counters(conversation.context.counters_index);
     let mut last_active = clock::now();
     let ended = poll_fn(|cx| {
         // Only a conversation that ends itself has a turn after that.
@@ -230,7 +237,11 @@ pub async fn relay(
             counters.bytes_up.add(up.moved - before.0);
             counters.bytes_down.add(down.moved - before.1);
         }
-        if let Some(ended) = broken(&way_up, &way_down) {
+        let broken = broken(&way_up, &way_down);
+        if first_byte.is_awaited() {
+            judge_begin(conversation, (up, down), broken, lease, first_byte);
+        }
+        if let Some(ended) = broken {
             return Poll::Ready(ended);
         }
         if down.truncated {
@@ -251,6 +262,31 @@ pub async fn relay(
         backend.socket().reset_on_drop(false);
     }
     ended
+}
+
+/// Notes the first byte of the backend, or that it has ended the connection without one; `ended`: how the connection ends
+/// now.
+fn judge_begin(
+    conversation: &Conversation,
+    (up, down): (&RelayDirection, &RelayDirection),
+    ended: Option<Ended>,
+    lease: &Lease,
+    first_byte: &mut FirstByte,
+) {
+    let backend = lease.backend();
+    if down.has_begun() {
+        return first_byte.came(backend);
+    }
+    let silence = Silence {
+        backend: match ended {
+            Some(Ended::BackendReset) => Some(BackendEnd::Reset),
+            _ => down.end_seen.then_some(BackendEnd::Closed),
+        },
+        client_has_sent: up.has_begun(),
+        client_has_ended: up.end_seen,
+    };
+    let pool = || conversation.context.current.load().pool_of(backend).cloned();
+    first_byte.missed(silence, backend, pool, clock::now_ms());
 }
 
 fn broken(up: &Result<(), BrokenSide>, down: &Result<(), BrokenSide>) -> Option<Ended> {

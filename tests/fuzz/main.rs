@@ -30,6 +30,11 @@ fn request() {
 }
 
 #[test]
+fn http2_frames() {
+    engine::hold(&targets::http2_frames::TARGET);
+}
+
+#[test]
 fn http2_head() {
     engine::hold(&targets::http2_head::TARGET);
 }
@@ -74,6 +79,7 @@ fn the_corpus_is_small_and_every_target_has_one() {
     let names = [
         "request",
         "http2_head",
+        "http2_frames",
         "response",
         "client_hello",
         "proxy_header",

@@ -14,6 +14,7 @@ mod certificates; // files of certificates and keys: made, checked, refused
 mod defer_accept; // clients that have sent nothing are left to the kernel
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod documents; // every fenced command of the README and the manual, on a machine of its own
+mod early_close; // backends that accept and end every connection without a byte
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`
 mod exit_codes; // every exit code of every command, against its manual page
 mod explain; // `sessile explain` against what the running process picks

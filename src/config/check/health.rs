@@ -1,11 +1,12 @@
 //! Reads `[pool.check]`, `[pool.eject]` and the PROXY header sent to backends by connections and checks.
 //!
-//! Runs no check. Invariant: a status range, path or name is used only by the kind of check that needs it.
+//! Runs no check; `check_kind` reads what one kind alone has. Invariant: no time is longer than another that it has to fit
+//! into without a word about it.
 
-use super::Bad;
+use super::{Bad, check_kind};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Check, CheckKind, Eject, PoolTls, ProxyOut, ProxyTlv, ProxyVersion, keys};
+use crate::config::{Check, Eject, PoolTls, ProxyOut, ProxyTlv, ProxyVersion, keys};
 
 /// Default of `flap_damping`.
 const FLAP_DAMPING: u32 = 8;
@@ -15,19 +16,16 @@ const FLAP_DAMPING: u32 = 8;
 pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> {
     let section = pool.child_unless_off("check", &keys::CHECK)?;
     let check = Check {
-        kind: kind(&section)?,
+        kind: check_kind::kind(&section, tls.is_some())?,
         interval: section.read("interval", value::duration(10 * MILLISECOND, DAY)).unwrap_or(2 * SECOND),
         timeout: section.read("timeout", value::duration(10 * MILLISECOND, HOUR)).unwrap_or(SECOND),
         rise: section.read("rise", value::integer(1..=1000)).unwrap_or(2),
         fall: section.read("fall", value::integer(1..=1000)).unwrap_or(3),
         flap_damping: flap_damping(&section),
         port: section.read("port", value::integer(1..=65_535)),
+        agent: section.read("agent", value::integer(1..=65_535)),
         sni: section.read("sni", value::server_name).or_else(|| tls?.sni.clone()),
     };
-    if tls.is_some() && matches!(check.kind, CheckKind::Http { tls: false, .. }) {
-        let bad = Bad::new("kind \"http\" checks without TLS, but the pool has [pool.tls]");
-        section.warn("kind", bad.hint("write \"https\" to check as the pool connects"));
-    }
     if check.timeout > check.interval {
         let (timeout, interval) = (value::show_duration(check.timeout), value::show_duration(check.interval));
         let why = format!(
@@ -44,8 +42,8 @@ fn flap_damping(section: &Section<'_>) -> u32 {
     factor.map_or(FLAP_DAMPING, |factor| factor.unwrap_or(1))
 }
 
-/// Reads `[pool.eject]`; `None`: off.
-pub(super) fn eject(pool: &Section<'_>) -> Option<Eject> {
+/// Reads `[pool.eject]`; `None`: off. `http`: the pool reads HTTP, where a backend always has an answer to give.
+pub(super) fn eject(pool: &Section<'_>, http: bool) -> Option<Eject> {
     let section = pool.child_unless_off("eject", &keys::EJECT)?;
     let time = value::duration(10 * MILLISECOND, DAY);
     let base = section.read("base", &time).unwrap_or(10 * SECOND);
@@ -54,7 +52,9 @@ pub(super) fn eject(pool: &Section<'_>) -> Option<Eject> {
         let (base, max) = (value::show_duration(base), value::show_duration(max));
         section.error("base", Bad::new(format!("base \"{base}\" is longer than max \"{max}\"")));
     }
-    Some(Eject { failures: section.read("failures", value::integer(1..=1000)).unwrap_or(3), base, max })
+    let failures = section.read("failures", value::integer(1..=1000)).unwrap_or(3);
+    let early_close = section.read("early_close", value::boolean).unwrap_or(http);
+    Some(Eject { failures, base, max, early_close })
 }
 
 /// Reads `send_proxy` and `send_proxy_tlvs`; `None`: off.
@@ -75,30 +75,4 @@ pub(super) fn proxy(pool: &Section<'_>) -> Option<ProxyOut> {
         pool.error("send_proxy_tlvs", Bad::new("send_proxy_tlvs needs send_proxy = \"v2\""));
     }
     version.map(|version| ProxyOut { version, tlvs })
-}
-
-/// Reads the kind of a check and its keys; `None`: off.
-fn kind(check: &Section<'_>) -> Option<CheckKind> {
-    const KINDS: [&str; 5] = ["off", "tcp", "tls", "http", "https"];
-    let kind = check.read("kind", value::word(&KINDS.map(|kind| (kind, kind)))).unwrap_or("tcp");
-    let why = format!("on a check of kind \"{kind}\"");
-    let path = check.read("path", value::path);
-    let host = check.read("host", value::host);
-    let status = check.read("status", value::status);
-    if matches!(kind, "off" | "tcp" | "http") {
-        check.idle_keys(&["sni"], &why);
-    }
-    if matches!(kind, "off" | "tcp" | "tls") {
-        check.idle_keys(&["path", "host", "status"], &why);
-    }
-    match kind {
-        "off" => None,
-        "tcp" => Some(CheckKind::Tcp),
-        "tls" => Some(CheckKind::Tls),
-        _ => {
-            let (status_min, status_max) = status.unwrap_or((200, 399));
-            let path = path.unwrap_or_else(|| "/".to_owned());
-            Some(CheckKind::Http { tls: kind == "https", path, host, status_min, status_max })
-        }
-    }
 }

@@ -78,7 +78,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         source: section.values("source", value::local_ip),
         proxy: health::proxy(&section),
         check: health::check(&section, tls.as_ref()),
-        eject: health::eject(&section),
+        eject: health::eject(&section, http),
         on_marked_down: section.read("on_marked_down", on_marked_down).unwrap_or(OnMarkedDown::Keep),
         tls,
         cookie,

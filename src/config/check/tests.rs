@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{CheckedConfig, check, draft};
 use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, keys};
 
+mod check_kinds;
 mod defer_accept;
 mod foreign_words;
 mod headers;

@@ -1,9 +1,11 @@
-//! The parts of an HTTP health check: path, host and status.
+//! The parts of an HTTP health check: path, host, header lines and status.
 //!
-//! Builds no request. Invariant: a path or host fits into a request line or a field as it is.
+//! Builds no request. Invariant: a path, host or header line fits into the head of a request as it is, and changes
+//! neither its length nor what happens to the connection.
 
 use toml::de::DeValue;
 
+use super::name::is_token;
 use super::{ValueResult, text};
 use crate::config::problem::Bad;
 
@@ -28,6 +30,24 @@ pub(in crate::config) fn host(value: &DeValue<'_>) -> ValueResult<String> {
     let written = text(value)?;
     let good = is_one_token(written) && !written.contains('/');
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a host"))
+}
+
+/// Reads a further line of the request's head: `"X-Check: yes"`.
+pub(in crate::config) fn header_line(value: &DeValue<'_>) -> ValueResult<String> {
+    /// Headers that the check writes itself, or that would change what follows.
+    const OF_THE_CHECK: [&str; 8] =
+        ["host", "connection", "content-length", "transfer-encoding", "upgrade", "expect", "te", "trailer"];
+    let written = text(value)?;
+    let (name, content) = written.split_once(':').unwrap_or_default();
+    let is_text = |c: char| c == ' ' || c == '\t' || !(c.is_control() || c.is_whitespace());
+    if !is_token(name) || !content.chars().all(is_text) {
+        return Err(Bad::new("is not a header").hint("name and value on one line: \"X-Check: yes\""));
+    }
+    match OF_THE_CHECK.iter().find(|own| name.eq_ignore_ascii_case(own)) {
+        Some(&"host") => Err(Bad::new("has a key of its own").hint("host = \"NAME\"")),
+        Some(_) => Err(Bad::new("is a header that a check sends or leaves out by itself")),
+        None => Ok(format!("{name}: {}", content.trim())),
+    }
 }
 
 fn is_one_token(text: &str) -> bool {

@@ -1,9 +1,9 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names, `key` parts of placement keys,
-//! `file` paths of files and pins, `http` parts of an HTTP check, `header` what a pool sets in heads, `request` what
-//! routes compare and answer, `log` what the log has. No reader knows the key or the place of its value; `file::Section`
-//! adds both.
+//! `file` paths of files and pins, `http` parts of an HTTP check, `payload` bytes of other checks, `header` what a pool
+//! sets in heads, `request` what routes compare and answer, `log` what the log has. No reader knows the key or the place
+//! of its value; `file::Section` adds both.
 //!
 //! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a
 //! complaint that completes the sentence `KEY VALUE …`.
@@ -15,6 +15,7 @@ mod http;
 mod key;
 mod log;
 mod name;
+mod payload;
 mod quantity;
 mod request;
 
@@ -29,12 +30,13 @@ pub(in crate::config) use self::address::{
 };
 pub(in crate::config) use self::file::{file, group, mode, pin};
 pub(in crate::config) use self::header::{header_name, header_value, id_header, is_like, removed_header};
-pub(in crate::config) use self::http::{host, path, status};
+pub(in crate::config) use self::http::{header_line, host, path, status};
 pub(in crate::config) use self::key::key_part;
 pub(in crate::config) use self::log::{log_field, log_output};
 pub(in crate::config) use self::name::{
     alpn, application_cookie, cookie_name, field_name, location, name, name_pattern, parameter_name, server_name,
 };
+pub(in crate::config) use self::payload::payload;
 pub(in crate::config) use self::quantity::{
     DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, bytes_between, duration, show_duration,
 };

@@ -89,6 +89,12 @@ fn token<'w>(written: &'w str, what: &str) -> ValueResult<&'w str> {
     good.then_some(written).ok_or_else(|| Bad::new(rule))
 }
 
+/// True for a token (RFC 9110 §5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
 /// Checks the name of a cookie that the application sets; cookies of balancers are refused.
 pub(in crate::config) fn application_cookie(written: &str) -> ValueResult<&str> {
     match cookie_name(written)? {
@@ -96,12 +102,6 @@ pub(in crate::config) fn application_cookie(written: &str) -> ValueResult<&str> 
         aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
         name => Ok(name),
     }
-}
-
-/// True for a token (RFC 9110 §5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_token_byte)
 }
 
 /// True for a name of a listener, pool, backend or range.

@@ -10,6 +10,10 @@ mod corpus;
 
 use corpus::{Case, Kind, Verdict, cases};
 
+/// The request of a check, as far as the response depends on it.
+const REQUEST: RequestMeta =
+    RequestMeta { method: Method::Get, version: Version::Http11, persists: false, upgrade: None };
+
 /// The verdict on all responses that the bytes hold, as the exchange of the data path reaches it: the final status,
 /// `None` if the bytes end before the final head is whole.
 fn data_path(mut bytes: &[u8]) -> Result<Option<u16>, Refused> {
@@ -32,7 +36,7 @@ async fn check(bytes: &[u8], piece: usize) -> Result<u16, String> {
     let (mut backend, mut stream) = duplex(piece);
     let (verdict, _) = tokio::join!(
         async {
-            let verdict = read_status(&mut stream).await;
+            let verdict = read_head(&mut stream, &mut Vec::new(), REQUEST).await.map(|(status, _)| status);
             drop(stream);
             verdict
         },

@@ -119,12 +119,12 @@ impl Insert {
     /// a client with or without TLS; `None`: the cookie has no twin, or the client's browser would drop it.
     pub fn twin_of(&self, line: &str, tls: bool) -> Option<String> {
         let twin = self.twin.as_ref().filter(|twin| tls || twin.in_clear)?;
-        let own = line.as_bytes().strip_prefix(&*self.head)?.strip_suffix(&**self.attributes(tls))?;
+        let own = line.as_bytes().strip_prefix(&*self.head)?.strip_suffix(self.attributes(tls))?;
         let bytes = [twin.name.as_bytes(), b"=", own, &twin.attributes].concat();
         String::from_utf8(bytes).ok()
     }
 
-    fn attributes(&self, tls: bool) -> &Box<[u8]> {
+    fn attributes(&self, tls: bool) -> &[u8] {
         if tls { &self.with_tls } else { &self.in_clear }
     }
 

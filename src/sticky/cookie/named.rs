@@ -28,7 +28,7 @@ pub fn route(value: &[u8], rules: &RouteRules, find: impl Fn(&[u8]) -> Option<us
     let separator = rules.separator.byte();
     let separates = |(at, byte): (usize, &u8)| (*byte == separator).then_some(at);
     let mut route = None;
-    let mut look = |name: &[u8]| {
+    let look = |name: &[u8]| {
         let is_name = name.len() <= NAME_MAX;
         if is_name {
             route = Some(find(name).or(route.flatten()));
@@ -42,11 +42,11 @@ pub fn route(value: &[u8], rules: &RouteRules, find: impl Fn(&[u8]) -> Option<us
                 Separator::Mark => tail.split(|byte| *byte == separator).next().unwrap_or_default(),
                 Separator::Dot | Separator::Dash => tail,
             });
-            names.take(LOOKS_MAX).all(|name| look(name));
+            names.take(LOOKS_MAX).all(look);
         }
         Side::Prefix => {
             let heads = value.iter().enumerate().filter_map(separates).map(|at| &value[..at]);
-            heads.take(LOOKS_MAX).all(|name| look(name));
+            heads.take(LOOKS_MAX).all(look);
         }
     }
     // A separator further away than any name is long still makes a route, of an unknown backend.

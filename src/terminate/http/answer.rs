@@ -42,6 +42,10 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             close: !stays,
         };
         let answer = routed.target.route.and_then(|route| routed.listener.answers.of_route(route));
+        if self.accept.is_some() && answer.is_some_and(|answer| (200..300).contains(&answer.status())) {
+            // It would mean that a WebSocket stands (RFC 8441 §5).
+            return self.reply_locally(log, RequestFailure::refused_request(Refused::Connect)).await;
+        }
         let mut text = Vec::new();
         let Some(answer) = answer.filter(|answer| answer.write(&mut text, &to, clock::unix_s())) else {
             // Its Location would have no site.
@@ -52,7 +56,10 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let (status, reply) = (Some(answer.status()), text.len());
         self.log_request(log, RequestEnd { status, ended: Ended::Answered, refused: None, reply });
         if !stays {
-            self.write_reply(&text, if log.has_body { LINGER_INSIDE } else { LINGER }).await;
+            // Some clients of HTTP/2 take it for a failure if the answer to a body stops that.
+            if self.write_last(&text).await {
+                self.finish_and_read(if log.has_body { LINGER_INSIDE } else { LINGER }).await;
+            }
             return AfterRequest::Over(Ended::Done);
         }
         self.conversation.context.counters().answers.add(1);

@@ -153,6 +153,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             *last_active = clock::now();
             if down.any && !before.3 {
                 self.conversation.state.note_first_byte(*last_active);
+                self.upstream.first_byte.came(self.upstream.lease.backend());
             }
             self.count(up.moved - before.0, down.moved - before.1, *last_active);
         }

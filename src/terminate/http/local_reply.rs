@@ -135,20 +135,34 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         text
     }
 
-    pub(super) async fn write_reply(&mut self, text: &[u8], silence: Micros) {
-        self.conversation.context.counters().answers.add(1);
-        self.client.stream.reset_on_drop(false);
-        let deadline = clock::now() + LINGER;
-        if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, text)).await {
-            self.conversation.state.moved(0, text.len() as u64, clock::now());
+    async fn write_reply(&mut self, text: &[u8], silence: Micros) {
+        if self.write_last(text).await {
             self.finish_and_drain(silence).await;
         }
     }
 
-    /// Finishes sending, and reads until the client closes, is silent for `silence`, or has sent for too long.
+    /// Writes the last message to the client; false: it does not take it in time.
+    pub(super) async fn write_last(&mut self, text: &[u8]) -> bool {
+        self.conversation.context.counters().answers.add(1);
+        self.client.stream.reset_on_drop(false);
+        let written = until(clock::now() + LINGER, write_all(&mut self.client.stream, text)).await;
+        let is_written = matches!(written, Some(Ok(())));
+        if is_written {
+            self.conversation.state.moved(0, text.len() as u64, clock::now());
+        }
+        is_written
+    }
+
+    /// Finishes sending, and reads until the client closes, is silent for `silence`, or has sent for too long. A client
+    /// that can be told so sends no more of its request.
     pub(super) async fn finish_and_drain(&mut self, silence: Micros) {
+        self.client.stream.give_up_request();
+        self.finish_and_read(silence).await;
+    }
+
+    /// Does the same, and leaves the client its time to send the whole request.
+    pub(super) async fn finish_and_read(&mut self, silence: Micros) {
         let (client, deadline) = (&mut self.client.stream, &mut self.deadline);
-        client.give_up_request();
         let began = clock::now();
         let mut heard = began;
         let give_up = |heard: Micros| (heard + silence).min(began + LINGER_MAX);

@@ -51,6 +51,7 @@ use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
+use crate::attempt::{BackendEnd, Silence};
 use crate::clock::{self, Micros};
 use crate::config::{self, KeyPart};
 use crate::http::head::{RequestReader, ResponseReader};
@@ -318,6 +319,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 Err(failure) => failure,
             };
             if !(failure.no_response && log.reused) {
+                self.judge_silence(&mut upstream, &failure);
                 return Err(failure);
             }
             if !may_be_repeated {
@@ -331,6 +333,19 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 .map_err(RequestFailure::not_connected)?;
             log.reused = false;
         }
+    }
+
+    /// Counts a fresh connection as failed if the backend has ended it without a byte of a response.
+    fn judge_silence(&self, upstream: &mut UpstreamConnection, failure: &RequestFailure) {
+        let backend = match failure.ended {
+            Ended::ResponseCut => Some(BackendEnd::Closed),
+            Ended::BackendReset => Some(BackendEnd::Reset),
+            _ => None,
+        };
+        let silence = Silence { backend, client_has_sent: true, client_has_ended: false };
+        let backend = upstream.lease.backend();
+        let pool = || self.conversation.context.current.load().pool_of(backend).cloned();
+        upstream.first_byte.missed(silence, backend, pool, clock::now_ms());
     }
 
     /// Makes a fresh connection to the same backend, and to no other.
@@ -419,10 +434,10 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             pool.map_or(limits, |pool| limits.nearer(&pool.config().limits))
         };
         self.conversation.forget_rules();
-        let counters = upstream.lease.counters(self.conversation.context.counters_index);
         let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
+        let begin = (&upstream.lease, &mut upstream.first_byte);
         let directions = (&mut up, &mut down);
-        let ended = relay(conversation, limits, (client, backend), directions, counters, &mut self.deadline).await;
+        let ended = relay(conversation, limits, (client, backend), directions, begin, &mut self.deadline).await;
         if conversation.state.cancelled_by().is_some() || matches!(ended, Ended::Lifetime | Ended::IdleTimeout) {
             let before = (up.moved(), down.moved());
             let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
@@ -434,6 +449,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             );
             Box::pin(closing.close(ends_well)).await;
             let (moved_up, moved_down) = (up.moved() - before.0, down.moved() - before.1);
+            let counters = upstream.lease.counters(self.conversation.context.counters_index);
             conversation.state.moved(moved_up, moved_down, clock::now());
             counters.bytes_up.add(moved_up);
             counters.bytes_down.add(moved_down);

@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::attempt::FirstByte;
 use crate::pool::{Backend, Lease};
 use crate::terminate::buffer::Buffer;
 use crate::terminate::connect::Connected;
@@ -29,12 +30,15 @@ pub struct UpstreamConnection<S = Stream> {
     pub lease: Lease,
     /// The place that the connection takes while a request uses it; `None`: they are not limited.
     pub place: Option<Place>,
+    /// First byte of the backend on this connection.
+    pub first_byte: FirstByte,
 }
 
 impl UpstreamConnection {
     /// A connection that has carried no request yet.
     pub fn new(connected: Connected, place: Option<Place>) -> Self {
-        Self { stream: connected.stream, unread: Buffer::default(), lease: connected.lease, place }
+        let Connected { stream, lease, first_byte, .. } = connected;
+        Self { stream, unread: Buffer::default(), lease, place, first_byte }
     }
 }
 

@@ -142,6 +142,12 @@ impl FrameCounter {
     }
 }
 
+impl Default for FrameCounter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Follows the frames of this process, of which only resets count: a client can cause them (MadeYouReset).
 #[derive(Debug)]
 pub struct ResetCounter {
@@ -179,6 +185,12 @@ impl ResetCounter {
     /// The number of resets since the last call.
     pub fn take_resets(&mut self) -> u64 {
         std::mem::take(&mut self.seen)
+    }
+}
+
+impl Default for ResetCounter {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

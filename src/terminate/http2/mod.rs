@@ -13,7 +13,7 @@
 //! [`SEND_BUFFER`].
 
 mod frames;
-mod limits;
+pub mod limits;
 mod request_body;
 mod response;
 mod stream;

@@ -6,6 +6,7 @@ pub mod client_hello;
 pub mod configuration;
 pub mod cookie;
 mod head;
+pub mod http2_frames;
 pub mod http2_head;
 pub mod key_ring;
 pub mod proxy_header;

@@ -29,8 +29,13 @@ pub fn possible(test: &str) -> bool {
 pub fn start(script: &str, config: &str) -> (Sessile, Namespace) {
     let script = format!("ip link set lo up\n{script}\nexec \"$0\" \"$@\"");
     let sessile = Sessile::start_in_shell(&["unshare", "--net"], &script, config);
-    let namespace = File::open(format!("/proc/{}/ns/net", sessile.pid())).expect("a namespace");
-    (sessile, Namespace(namespace))
+    let namespace = of(sessile.pid());
+    (sessile, namespace)
+}
+
+/// The namespace of a process.
+pub fn of(pid: u32) -> Namespace {
+    Namespace(File::open(format!("/proc/{pid}/ns/net")).expect("a namespace"))
 }
 
 impl Namespace {

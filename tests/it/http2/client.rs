@@ -62,6 +62,18 @@ pub struct Begun {
     pub request: SendStream<Bytes>,
 }
 
+/// The body of a request, on its way.
+pub struct Upload<'b> {
+    engine: &'b Engine,
+    request: &'b mut SendStream<Bytes>,
+}
+
+/// The body of a response, on its way.
+pub struct Download<'b> {
+    engine: &'b Engine,
+    body: &'b mut RecvStream,
+}
+
 /// A whole response.
 #[derive(Debug)]
 pub struct Reply {
@@ -341,14 +353,10 @@ impl Begun {
         piece(&self.engine, &mut self.body)
     }
 
-    /// Both directions, each for a thread of its own: what sends more bytes, as [`Self::write`], and what reads, as
-    /// [`Self::piece`].
-    pub fn halves(
-        &mut self,
-    ) -> (impl FnMut(&[u8], bool) -> Answered<()> + Send, impl FnMut() -> Option<Answered<Bytes>> + Send) {
+    /// Both directions, each for a thread of its own.
+    pub fn halves(&mut self) -> (Upload<'_>, Download<'_>) {
         let Self { engine, body, request, .. } = self;
-        let engine = &*engine;
-        (move |bytes: &[u8], end| write(engine, request, bytes, end), move || piece(engine, body))
+        (Upload { engine, request }, Download { engine, body })
     }
 
     /// The body to its end.
@@ -363,6 +371,20 @@ impl Begun {
     pub fn trailers(&mut self) -> Answered<Option<HeaderMap>> {
         let engine = Arc::clone(&self.engine);
         engine.wait(self.body.trailers())
+    }
+}
+
+impl Upload<'_> {
+    /// As [`Begun::write`].
+    pub fn write(&mut self, bytes: &[u8], end: bool) -> Answered<()> {
+        write(self.engine, self.request, bytes, end)
+    }
+}
+
+impl Download<'_> {
+    /// As [`Begun::piece`].
+    pub fn piece(&mut self) -> Option<Answered<Bytes>> {
+        piece(self.engine, self.body)
     }
 }
 

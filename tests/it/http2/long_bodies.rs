@@ -72,7 +72,7 @@ fn a_long_body_goes_both_ways_over_one_stream_unchanged() {
         let began = Instant::now();
         let mut begun = client.begin(client.request("POST", path, fields), false).unwrap().head().unwrap();
         assert_eq!(begun.head.status(), 200, "{path}");
-        let (mut write, mut read) = begun.halves();
+        let (mut upload, mut download) = begun.halves();
         let (up, down) = thread::scope(|scope| {
             let up = scope.spawn(|| {
                 let (mut sent, mut sum) = (0, 0);
@@ -80,12 +80,12 @@ fn a_long_body_goes_both_ways_over_one_stream_unchanged() {
                     let piece = &doubled[sent % PERIOD..][..STEP.min(length - sent)];
                     sum = crc32c::crc32c_append(sum, piece);
                     sent += piece.len();
-                    write(piece, sent == length).unwrap();
+                    upload.write(piece, sent == length).unwrap();
                 }
                 sum
             });
             let (mut got, mut sum) = (0, 0);
-            while let Some(piece) = read() {
+            while let Some(piece) = download.piece() {
                 let piece = piece.unwrap();
                 let wanted = &doubled[got % PERIOD..][..piece.len()];
                 assert!(piece[..] == *wanted, "{path}: the bytes behind {got} are not those that were sent");
@@ -97,7 +97,6 @@ fn a_long_body_goes_both_ways_over_one_stream_unchanged() {
         });
         assert_eq!(up, down, "{path}");
         println!("{path}: {} MiB both ways, {down:08x}, in {:.1?}", length >> 20, began.elapsed());
-        drop((write, read));
         assert_eq!(begun.trailers().unwrap(), None, "{path}");
         let line = line_of(&front.sessile, path);
         assert_eq!((&line["ended"], &line["status"]), (&"done".into(), &200.into()), "{line}");

@@ -19,6 +19,8 @@ mod places;
 mod programs;
 mod seen;
 pub mod site;
+mod socket_cases;
+mod socket_frames;
 mod sticky;
 mod stopping;
 mod web_socket;

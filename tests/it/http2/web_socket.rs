@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request a
 
 use super::client::{Begun, Client};
 use super::site::{Site, pattern};
-use super::{HTTP, line_of};
+use super::socket_frames::{BINARY, CLOSE, PING, TEXT, masked, take};
+use super::{HTTP, line_of, plain_with};
 use crate::support::backend::Backend;
 use crate::support::eventually;
 use crate::terminate::Front;
@@ -39,29 +40,9 @@ fn connect(client: &Client, path: &str, fields: &[(&str, &str)]) -> Request<()> 
 }
 
 /// Asks for a WebSocket, and waits for the head of the response.
-fn open(client: &Client, path: &str, fields: &[(&str, &str)]) -> Begun {
+pub fn open(client: &Client, path: &str, fields: &[(&str, &str)]) -> Begun {
     eventually("extended CONNECT to be allowed", || client.takes_extended_connect().then_some(()));
     client.begin(connect(client, path, fields), false).unwrap().head().unwrap()
-}
-
-/// A frame of a client, masked.
-fn masked(kind: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [1, 2, 3, 4];
-    let mut frame = vec![0x80 | kind];
-    match payload.len() {
-        length @ 0..126 => frame.push(0x80 | length as u8),
-        length @ 126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(0x80 | 127);
-            frame.extend((length as u64).to_be_bytes());
-        }
-    }
-    frame.extend(MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
 
 /// Sends bytes on the stream of a WebSocket.
@@ -71,27 +52,12 @@ fn send(socket: &mut Begun, bytes: &[u8]) {
 
 /// Reads one frame of the server: kind and payload.
 fn read(socket: &mut Begun, rest: &mut Vec<u8>) -> (u8, Vec<u8>) {
-    let mut need = |rest: &mut Vec<u8>, length: usize| {
-        while rest.len() < length {
-            rest.extend_from_slice(&socket.piece().expect("more bytes").unwrap());
+    loop {
+        match take(rest) {
+            Some((first, payload)) => return (first & 0x0f, payload),
+            None => rest.extend_from_slice(&socket.piece().expect("more bytes").unwrap()),
         }
-    };
-    need(rest, 2);
-    let (start, length) = match rest[1] & 0x7f {
-        126 => {
-            need(rest, 4);
-            (4, usize::from(u16::from_be_bytes([rest[2], rest[3]])))
-        }
-        127 => {
-            need(rest, 10);
-            (10, u64::from_be_bytes(rest[2..10].try_into().unwrap()) as usize)
-        }
-        length => (2, usize::from(length)),
-    };
-    need(rest, start + length);
-    let kind = rest[0] & 0x0f;
-    let frame: Vec<u8> = rest.drain(..start + length).collect();
-    (kind, frame[start..].to_vec())
+    }
 }
 
 /// A WebSocket server that sends every message back; it tells the head of each request, and the code that ends it.
@@ -152,13 +118,13 @@ fn a_websocket_goes_over_one_stream_and_its_ends_see_nothing_of_it() {
     let mut rest = Vec::new();
     for size in [0, 1, 125, 126, 5_000, 65_535, 65_536, 300_000] {
         let whole = pattern(size);
-        send(&mut socket, &masked(2, &whole));
+        send(&mut socket, &masked(BINARY, &whole));
         let (kind, back) = read(&mut socket, &mut rest);
         assert!((kind, &back) == (2, &whole), "{size} bytes");
     }
-    send(&mut socket, &masked(9, b"ping"));
+    send(&mut socket, &masked(PING, b"ping"));
     assert_eq!(read(&mut socket, &mut rest), (10, b"ping".to_vec()));
-    send(&mut socket, &masked(8, &1000u16.to_be_bytes()));
+    send(&mut socket, &masked(CLOSE, &1000u16.to_be_bytes()));
     assert_eq!(read(&mut socket, &mut rest), (8, 1000u16.to_be_bytes().to_vec()));
     let _ = socket.write(&[], true);
     assert_eq!(socket.rest().unwrap(), b"");
@@ -177,7 +143,7 @@ fn many_websockets_and_requests_share_one_connection() {
     let mut sockets: Vec<_> = (0..12).map(|n| (open(&client, &format!("/{n}"), &[]), Vec::new())).collect();
     for round in 0..5 {
         for (n, (socket, _)) in sockets.iter_mut().enumerate() {
-            send(socket, &masked(1, format!("{round} {n}").as_bytes()));
+            send(socket, &masked(TEXT, format!("{round} {n}").as_bytes()));
         }
         for (n, (socket, rest)) in sockets.iter_mut().enumerate().rev() {
             assert_eq!(read(socket, rest), (1, format!("{round} {n}").into_bytes()));
@@ -292,11 +258,11 @@ fn a_websocket_over_one_stream_learns_by_1012_that_the_process_stops() {
     let client = Client::with(&front);
     let mut socket = open(&client, "/", &[]);
     let mut rest = Vec::new();
-    send(&mut socket, &masked(1, b"hello"));
+    send(&mut socket, &masked(TEXT, b"hello"));
     assert_eq!(read(&mut socket, &mut rest), (1, b"hello".to_vec()));
     front.sessile.signal(Signal::TERM);
     assert_eq!(read(&mut socket, &mut rest), (8, 1012u16.to_be_bytes().to_vec()));
-    send(&mut socket, &masked(8, &1012u16.to_be_bytes()));
+    send(&mut socket, &masked(CLOSE, &1012u16.to_be_bytes()));
     assert!(front.sessile.wait().success());
     assert!(told.recv().unwrap().starts_with("GET /"));
     assert_eq!(told.recv().unwrap(), "1012", "the client's answer reaches the backend");
@@ -312,4 +278,19 @@ fn a_websocket_without_the_version_or_with_a_body_of_requests_is_judged_as_one()
     assert_eq!(socket.head.status(), 200);
     assert!(socket.head.headers().get("sec-websocket-accept").is_none());
     assert_eq!(open(&client, "/protocols", &[("sec-websocket-protocol", "chat, other")]).head.status(), 200);
+}
+
+#[test]
+fn a_route_without_a_backend_opens_no_web_socket() {
+    let route = "[[listener.route]]\npath = \"=/fine\"\nrespond = { status = 200 }\n\
+                 [[listener.route]]\npath = \"=/no\"\nrespond = { status = 403, body = \"no\" }";
+    let site = Site::named("x");
+    let sessile = plain_with("", route, HTTP, &[site.address()]);
+    let client = Client::plain(sessile.address("l"));
+    for (path, status) in [("/fine", 501), ("/no", 403)] {
+        assert_eq!(open(&client, path, &[]).head.status(), status, "{path}");
+    }
+    assert_eq!(client.get("/fine", &[]).status, 200);
+    let line = sessile.line("the refusal", |line| line["path"] == "/fine" && line["status"] == 501);
+    assert_eq!((&line["ended"], &line["rule"]), (&"request_refused".into(), &"connect".into()), "{line}");
 }

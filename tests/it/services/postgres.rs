@@ -1,6 +1,5 @@
 //! PostgreSQL: logins, transactions, rows and copies.
 
-use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
@@ -92,13 +91,7 @@ fn owner(test: &str, dir: &Path) -> Option<Option<(u32, u32)>> {
     if !rustix::process::geteuid().is_root() {
         return Some(None);
     }
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let entry = users.lines().find_map(|line| line.strip_prefix("postgres:"));
-    let numbers = entry.and_then(|entry| {
-        let mut fields = entry.split(':').skip(1);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    });
-    let Some((user, group)) = numbers else {
+    let Some((user, group)) = program::user("postgres") else {
         skip(test, "there is no user postgres, and root may not run the server");
         return None;
     };
@@ -106,7 +99,8 @@ fn owner(test: &str, dir: &Path) -> Option<Option<(u32, u32)>> {
     Some(Some((user, group)))
 }
 
-fn client(program: &str, address: SocketAddr) -> Command {
+/// One of the programs of PostgreSQL, with the server in its environment.
+pub fn client(program: &str, address: SocketAddr) -> Command {
     let mut command = Command::new(program);
     command.env("PGHOST", address.ip().to_string()).env("PGPORT", address.port().to_string());
     command.env("PGUSER", "postgres").env("PGCONNECT_TIMEOUT", "20");

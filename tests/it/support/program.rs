@@ -25,15 +25,20 @@ pub struct Program {
 
 impl Program {
     /// Starts a program that serves at `address`, which is waited for. What it says goes to a file in `dir`.
-    pub fn start(dir: TempDir, mut command: Command, address: SocketAddr) -> Self {
+    pub fn start(dir: TempDir, command: Command, address: SocketAddr) -> Self {
+        Self::start_until(dir, command, &address.to_string(), |_| TcpStream::connect(address).is_ok())
+    }
+
+    /// Starts a program that serves once `is_ready` says so, which gets the folder. What it says goes to a file in `dir`.
+    pub fn start_until(dir: TempDir, mut command: Command, place: &str, is_ready: impl Fn(&Path) -> bool) -> Self {
         let log = File::create(dir.path().join("program.log")).expect("a log file");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut program = Self { dir, child, stop: Signal::KILL };
-        eventually(&format!("{command:?} at {address}"), || {
+        eventually(&format!("{command:?} at {place}"), || {
             let ended = program.child.try_wait().expect("the process is ours");
             assert!(ended.is_none(), "{command:?}: {ended:?}\n{}", program.said());
-            TcpStream::connect(address).ok()
+            is_ready(program.dir.path()).then_some(())
         });
         program
     }
@@ -42,6 +47,11 @@ impl Program {
     pub fn stopped_by(mut self, signal: Signal) -> Self {
         self.stop = signal;
         self
+    }
+
+    /// Number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
@@ -114,6 +124,14 @@ fn next_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let offset = std::process::id().wrapping_mul(101).wrapping_add(TAKEN.fetch_add(1, Relaxed).into());
     10_000 + (offset % 22_000) as u16
+}
+
+/// Number and group of a user of this machine; `None`: there is none of this name.
+pub fn user(name: &str) -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let mut numbers = entry.split(':').skip(1);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Copies a file that is to be run. Another process does: a copy that this one has open for writing would be open in any

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::wire::Wire;
+use crate::attempt::FirstByte;
 use crate::connection::ClientInfo;
 use crate::http::edit::{RequestEdit, write_request};
 use crate::http::head::{RequestReader, ResponseReader};
@@ -129,8 +130,13 @@ impl Stage {
         if asked.after_bulk {
             client.unread.note_read(BUFFER);
         }
-        let mut upstream =
-            UpstreamConnection { stream: backend.clone(), unread: Buffer::default(), lease, place: None };
+        let mut upstream = UpstreamConnection {
+            stream: backend.clone(),
+            unread: Buffer::default(),
+            lease,
+            place: None,
+            first_byte: FirstByte::default(),
+        };
         let (mut head, mut deadline) = (asked.written.clone(), Deadline::default());
         let exchange = Exchange {
             conversation: &self.conversation,

@@ -31,7 +31,7 @@ pub fn base(front: &Front) -> String {
 }
 
 /// Debian's own Python, which has the modules that Debian packages; without these the test is skipped.
-fn python(test: &str, modules: &str) -> Option<PathBuf> {
+pub fn python(test: &str, modules: &str) -> Option<PathBuf> {
     let python = PathBuf::from("/usr/bin/python3");
     let there = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
     if there.is_ok_and(|answer| answer.status.success()) {
@@ -46,7 +46,7 @@ fn node(test: &str) -> Option<PathBuf> {
 }
 
 /// A command that runs a script of the folder `scripts`.
-fn run(interpreter: &Path, file: &str) -> Command {
+pub fn run(interpreter: &Path, file: &str) -> Command {
     let mut command = Command::new(interpreter);
     // Python would write compiled modules into the folder.
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(file));

@@ -49,7 +49,7 @@ async def in_pieces():
 
 
 async def main():
-    options = {"create_protocol": frames.Server, "max_size": None, "subprotocols": ["chat"], "ping_interval": None}
+    options = {"create_protocol": frames.Server, "max_size": 1 << 40, "subprotocols": ["chat"], "ping_interval": None}
     async with websockets.serve(serve, sys.argv[1], int(sys.argv[2]), **options):
         await asyncio.Future()
 
