@@ -26,6 +26,12 @@ pub enum Fault {
     Cut,
     /// The peer sent bytes that are not TLS, or an alert.
     Tls,
+    /// The peer reset the stream of HTTP/2, and not its connection.
+    StreamReset,
+    /// The peer has not looked at the stream of HTTP/2, and says so (RFC 9113 §8.7).
+    Unprocessed,
+    /// The peer sent frames that break RFC 9113, or too many.
+    Frames,
     /// This host has no free local port towards the peer.
     NoPort,
     /// This process or host has no free descriptor.
@@ -58,6 +64,8 @@ pub enum ConnectFailure {
     Unreachable,
     /// The connection stands, but the TLS handshake failed or the certificate is not trusted.
     Tls,
+    /// The TLS handshake stands, but did not agree on HTTP/2, which the pool speaks.
+    NoHttp2,
     /// This process or host lacks something; another backend would fail in the same way.
     Local(Ended),
 }
@@ -98,17 +106,19 @@ impl Fault {
             Self::NoMemory => Some(Ended::NoMemory),
             Self::Local => Some(Ended::LocalError),
             Self::Reset | Self::Gone | Self::Refused | Self::Unreachable | Self::Cut | Self::Tls | Self::Other => None,
+            Self::StreamReset | Self::Unprocessed | Self::Frames => None,
         }
     }
 
     /// The ending of an established connection after its socket on this side failed.
     pub fn ending(self, side: Endpoint) -> Ended {
-        let (reset, gone, tls) = match side {
-            Endpoint::Client => (Ended::ClientReset, Ended::ClientGone, Ended::ClientTls),
-            Endpoint::Backend => (Ended::BackendReset, Ended::BackendGone, Ended::BackendTls),
+        let (reset, gone, tls, frames) = match side {
+            Endpoint::Client => (Ended::ClientReset, Ended::ClientGone, Ended::ClientTls, Ended::Http2Error),
+            Endpoint::Backend => (Ended::BackendReset, Ended::BackendGone, Ended::BackendTls, Ended::ResponseRefused),
         };
         match self {
-            Self::Reset | Self::Refused | Self::Cut => reset,
+            Self::Reset | Self::Refused | Self::Cut | Self::StreamReset | Self::Unprocessed => reset,
+            Self::Frames => frames,
             Self::Gone | Self::Unreachable => gone,
             Self::Tls => tls,
             lack => lack.local().unwrap_or(Ended::LocalError),
@@ -136,6 +146,7 @@ impl ConnectFailure {
             Self::TimedOut => Ended::ConnectTimeout,
             Self::Unreachable => Ended::ConnectUnreachable,
             Self::Tls => Ended::BackendTls,
+            Self::NoHttp2 => Ended::BackendNoHttp2,
             Self::Local(ended) => ended,
         }
     }

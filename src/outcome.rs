@@ -147,6 +147,8 @@ endings! {
     KeptClosed = "kept_closed", Backend;
     /// The TLS handshake with the backend failed, or its certificate is not trusted.
     BackendTls = "backend_tls", Backend;
+    /// The backend did not agree on HTTP/2 (ALPN `h2`), which its pool speaks with `http = "h2"`.
+    BackendNoHttp2 = "backend_no_http2", Backend;
     /// No route matches and the listener has no default pool; a request got 404.
     NoRoute = "no_route", Client;
     /// The source has `max_connections_per_source` open already.

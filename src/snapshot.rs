@@ -269,7 +269,7 @@ impl Listener {
         Self {
             not_tls,
             silent,
-            serves_http: listener.routes_requests() || reached.any(|pool| pools[pool].config().http),
+            serves_http: listener.routes_requests() || reached.any(|pool| pools[pool].config().http.is_read()),
             needs_hello: reads_tls
                 && (routes.needs_hello()
                     || listener.terminates()
@@ -312,7 +312,7 @@ impl Listener {
 
     /// True if requests are read from connections with this target.
     pub fn reads_http(&self, target: &RouteTarget) -> bool {
-        self.pool(target).is_none_or(|pool| pool.config().http)
+        self.pool(target).is_none_or(|pool| pool.config().http.is_read())
     }
 }
 

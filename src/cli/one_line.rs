@@ -205,7 +205,7 @@ mod tests {
 
     use super::super::{Command, tests::parse};
     use super::*;
-    use crate::config::{self, Address, Balance, Bind, CheckedConfig, Config, CookieMode, KeyPart, Tls};
+    use crate::config::{self, Address, Balance, Bind, CheckedConfig, Config, CookieMode, KeyPart, PoolHttp, Tls};
 
     fn chosen(cookie_keys: Option<&str>) -> ChosenPlaces {
         ChosenPlaces { socket: Some("/run/user/7/sessile/admin.sock".into()), cookie_keys: cookie_keys.map(Into::into) }
@@ -257,12 +257,14 @@ mod tests {
         let source = text_of("--listen :80 --backend 10.0.0.1:80 --sticky source", &chosen(None));
         for text in [&bare, &source] {
             let pool = &config_of(text).pools[0];
-            assert_eq!((&pool.key[..], pool.http, &pool.cookie), (&[KeyPart::Source][..], false, &None));
+            assert_eq!((&pool.key[..], pool.http, &pool.cookie), (&[KeyPart::Source][..], PoolHttp::Off, &None));
             assert!(pool.stick_table.is_some());
         }
         assert_eq!(config_of(&bare), config_of(&source));
         assert!(bare.text().contains("default") && !source.text().contains("default"), "{}", bare.text());
-        assert!(config_of(&text_of("--listen :80 --backend 10.0.0.1:80 --http", &chosen(None))).pools[0].http);
+        assert!(
+            config_of(&text_of("--listen :80 --backend 10.0.0.1:80 --http", &chosen(None))).pools[0].http.is_read()
+        );
     }
 
     #[test]
@@ -270,7 +272,7 @@ mod tests {
         let keys = chosen(Some("/var/lib/sessile/cookie.keys"));
         let config = config_of(&text_of("--listen :80 --backend 10.0.0.1:80 --sticky cookie", &keys));
         let pool = &config.pools[0];
-        assert_eq!((pool.http, pool.balance), (true, Balance::RoundRobin));
+        assert_eq!((pool.http, pool.balance), (PoolHttp::Http1, Balance::RoundRobin));
         let cookie = pool.cookie.as_ref().unwrap();
         assert_eq!(cookie.name, "SESSILE-app");
         let CookieMode::Insert(rules) = &cookie.mode else { panic!("{cookie:?}") };

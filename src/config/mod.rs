@@ -51,8 +51,8 @@ pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
 pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
-    Address, AllDown, Backend, Balance, Check, CheckKind, Eject, HttpCheck, KeyPart, OnMarkedDown, Pool, ProxyOut,
-    ProxyTlv, ProxyVersion, Range, RangeRule,
+    Address, AllDown, Backend, Balance, Check, CheckKind, Eject, HttpCheck, KeyPart, OnMarkedDown, Pool, PoolHttp,
+    ProxyOut, ProxyTlv, ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
 pub use route::{

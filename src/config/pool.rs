@@ -17,8 +17,8 @@ use crate::server_name::ServerName;
 pub struct Pool {
     /// Name of the pool; unique in the file.
     pub name: String,
-    /// True if HTTP is read and every request is placed by itself; the backends speak HTTP/1.1.
-    pub http: bool,
+    /// Whether HTTP is read, so that every request is placed by itself, and which version the backends speak.
+    pub http: PoolHttp,
     /// ALPN protocols offered to clients where TLS ends here and `http` is off; empty: none.
     pub alpn: Vec<String>,
     /// TLS to the backends; `None`: bytes are sent as they are.
@@ -84,7 +84,7 @@ pub struct Pool {
 impl Pool {
     /// True if connections to this pool are conversations: TLS ends here, HTTP is read, or TLS to backends starts.
     pub fn is_conversation(&self, tls: Tls) -> bool {
-        tls == Tls::Terminate || self.http || self.tls.is_some()
+        tls == Tls::Terminate || self.http.is_read() || self.tls.is_some()
     }
 
     /// True if a key tells clients apart, by placement or by the stick table alone.
@@ -100,6 +100,33 @@ impl Pool {
     /// Name of the stick table that the pool uses: its group's, or its own.
     pub fn sticks_as(&self) -> &str {
         self.stick_group.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Whether HTTP is read, and which version of it the backends speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolHttp {
+    /// `false`: bytes pass as they are.
+    Off,
+    /// `true`: the backends speak HTTP/1.1.
+    Http1,
+    /// `"h2"`: the backends speak HTTP/2.
+    Http2,
+}
+
+impl PoolHttp {
+    /// True if every request is placed by itself.
+    pub fn is_read(self) -> bool {
+        self != Self::Off
+    }
+
+    /// The value as a file has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "false",
+            Self::Http1 => "true",
+            Self::Http2 => "\"h2\"",
+        }
     }
 }
 
@@ -422,7 +449,7 @@ impl Pool {
     pub(crate) fn of_test(backends: Vec<Backend>) -> Self {
         Self {
             name: "web".to_owned(),
-            http: false,
+            http: PoolHttp::Off,
             alpn: vec![],
             tls: None,
             balance: Balance::Hash,

@@ -44,6 +44,9 @@ pub struct RequestEdit<'a> {
     pub cookie: CookieEdit<'a>,
     /// True if the connection to the backend ends with this request.
     pub close: bool,
+    /// True if what carries the request has trailers of responses in any case: the client's word that it takes them is
+    /// passed on (RFC 9110 §10.1.4).
+    pub trailers: bool,
     /// Fields that only this process may set (the subject of the client's certificate, a request id, what the pool sets).
     /// The client's own are dropped, also under a name with underscores; a value is written if it is `Some`. They take
     /// the place of fields that this process writes of itself.
@@ -166,6 +169,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
     forwarded::write_x_forwarded(out, fields, edit.x_forwarded, &facts);
     forwarded::write_forwarded(out, fields, edit.forwarded, &facts);
     write_set(out, edit.set);
+    if edit.trailers && fields.lists(KnownField::Te, "trailers") {
+        write_line(out, "TE", "trailers");
+    }
     match (request.upgrade(), edit.close, request.version) {
         (Some(_), _, _) => write_upgrade(out, fields, false),
         (None, true, _) => write_line(out, "Connection", "close"),

@@ -156,7 +156,7 @@ fn has_space_around(value: &[u8]) -> bool {
 }
 
 /// Sec-WebSocket-Accept for a key (RFC 6455 §4.2.2).
-fn accept_of(key: &[u8]) -> [u8; 28] {
+pub(crate) fn accept_of(key: &[u8]) -> [u8; 28] {
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, ACCEPT_SUFFIX].concat());
     let mut accept = [0; 28];
     BASE64.encode_mut(hash.as_ref(), &mut accept);

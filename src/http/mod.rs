@@ -3,7 +3,8 @@
 //! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
 //! `parts.rs` what a target holds, `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
 //! (persistence, Upgrade, Expect), `websocket.rs` finds frames behind an Upgrade, `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
-//! passed on, `answer.rs` the replies of this process, and `http2_head.rs` the heads of HTTP/2 as those of HTTP/1.
+//! passed on, `answer.rs` the replies of this process, and
+//! `http2_head.rs` and `http2_response.rs` the heads of HTTP/2 as those of HTTP/1.
 //!
 //! Does no I/O, knows no clock, looks into no body, and repairs nothing: what RFC 9112 does not allow, or what two
 //! readers could read differently, is [`Refused`]. Not interpreted, because nothing forwarded depends on it: the
@@ -23,6 +24,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod http2_head;
+pub mod http2_response;
 pub mod parts;
 pub mod set_cookie;
 pub mod target;
@@ -211,6 +213,8 @@ refusals! {
     OldCoding = "old_coding", BadRequest;
     /// More than 16 interim responses (1xx) came before the final one.
     TooManyInterims = "too_many_interims", BadGateway;
+    /// The frames of a backend break RFC 9113, are too many, or hold too long a head.
+    BadFrames = "bad_frames", BadGateway;
     /// A 101 does not match an Upgrade of the request, or does not name a protocol.
     BadSwitch = "bad_switch", BadGateway;
     /// A chunk size is not hexadecimal digits below 2^63 and the end of its line.

@@ -206,7 +206,8 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
         let connection = RouteFacts { sni: facts.sni, alpn: &traits.alpn, source: facts.source };
         let found = self.routes.find_route(&connection).ok_or(Ended::NoRoute)?;
         let tls = self.config.rules_of(found.route).tls;
-        let reads_http = |found: RouteMatch| found.pool.is_none_or(|pool| self.pools[pool].borrow().config().http);
+        let reads_http =
+            |found: RouteMatch| found.pool.is_none_or(|pool| self.pools[pool].borrow().config().http.is_read());
         if tls == Tls::Passthrough || !reads_http(found) {
             return Ok(found);
         }

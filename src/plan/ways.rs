@@ -279,7 +279,8 @@ impl<'c> Changed<'c> {
         let listener = [Some(self.before), self.after][side]?;
         let found = self.tables[side].find_route(facts)?;
         let pool = found.pool.and_then(|pool| self.pools[side].get(pool));
-        let reads_http = listener.rules_of(found.route).tls != Tls::Passthrough && pool.is_none_or(|pool| pool.http);
+        let reads_http =
+            listener.rules_of(found.route).tls != Tls::Passthrough && pool.is_none_or(|pool| pool.http.is_read());
         match request.filter(|_| reads_http) {
             Some(request) => self.tables[side].find_request(request, *facts),
             None => Some(found),

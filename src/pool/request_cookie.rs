@@ -99,7 +99,7 @@ mod tests {
             on_return: config::OnReturn::Stay,
         };
         let config = config::Pool {
-            http: true,
+            http: config::PoolHttp::Http1,
             cookie: Some(cookie),
             stick_table: Some(rules),
             ..config::Pool::of_test(backends.into())

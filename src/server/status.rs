@@ -208,7 +208,7 @@ impl Server {
             digest: format!("{:016x}", pool.digest()),
             breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
             breaks_from: pool.breaks_from().map(break_count).collect(),
-            requests: pool.config().http.then(|| RequestTotals::sum(pool.all_counters())),
+            requests: pool.config().http.is_read().then(|| RequestTotals::sum(pool.all_counters())),
             connect_time: metrics::connect_time(pool.all_counters()),
             dropped_cookies: pool.dropped_cookies(),
             cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),

@@ -7,6 +7,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
+use h2::Reason;
+
 use crate::fault::Fault;
 
 /// Result of reading from a stream.
@@ -40,6 +42,14 @@ pub trait ByteStream {
 
     /// Ends sending; the peer may go on.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// Sets whether dropping the stream tells the peer that what it was sent is not whole.
+    fn reset_on_drop(&mut self, _reset: bool) {}
+
+    /// Ready once the peer has taken back what it asked for, though nothing is read of it.
+    fn poll_taken_back(&self, _cx: &mut Context<'_>) -> Poll<Fault> {
+        Poll::Pending
+    }
 
     /// True if the peer can be told that the rest of its request is not wanted, without an end of its connection.
     fn may_give_up_request(&self) -> bool {
@@ -76,14 +86,17 @@ pub trait ByteStream {
 /// What carries requests of a client: its connection, or one stream of HTTP/2. Bytes are HTTP/1 messages in both
 /// directions. Calls are dispatched statically.
 pub trait ClientStream: ByteStream {
-    /// Sets whether dropping the stream tells the client that what it was sent is not whole.
-    fn reset_on_drop(&mut self, reset: bool);
-
     /// Waits until the client has gone; reads nothing.
     fn broken(&self) -> impl Future<Output = Fault>;
 
     /// Awaits what the client waits for.
     fn meanwhile<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T>;
+
+    /// Notes the code of HTTP/2 by which the backend has reset its stream. True: the client learns it by the drop of this
+    /// one, if what it was sent is not whole.
+    fn note_reset(&mut self, _reason: Reason) -> bool {
+        false
+    }
 
     /// Reads no more of the request, if the client can be told so: its response is complete.
     fn give_up_request(&mut self) {}

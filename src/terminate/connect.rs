@@ -17,7 +17,7 @@ use super::state::ConversationStage;
 use super::stream::Stream;
 use crate::attempt::{self, AttemptTarget, Attempts, FirstByte, KnownWait, NextAttempt};
 use crate::clock::{self, Micros};
-use crate::config::Address;
+use crate::config::{Address, PoolHttp};
 use crate::fault::{ConnectFailure, Endpoint, Fault};
 use crate::limits::keep_alive;
 use crate::outcome::Ended;
@@ -25,6 +25,10 @@ use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::socket::{connect, connect_in_turn};
 use crate::sticky::{Facts, Left};
 use crate::tls::Upstream;
+
+/// Names of protocols in ALPN (RFC 7301 §6).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 /// A connection to a backend, ready for the client's bytes.
 pub struct Connected {
@@ -172,18 +176,35 @@ impl Connector<'_> {
             write_all(&mut stream, &header).await.map_err(|_| ConnectFailure::Refused)?;
         }
         let Some(upstream) = self.upstream else { return Ok(stream) };
-        let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
+        let alpn = self.spoken().or(self.secured.alpn.as_deref());
         let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
-        Stream::connect(stream.into_socket(), tls, self.conversation.state.alert())
+        let stream = Stream::connect(stream.into_socket(), tls, self.conversation.state.alert())
             .await
-            .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))
+            .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))?;
+        match self.pool.config().http == PoolHttp::Http2 && stream.alpn() != Some(HTTP2) {
+            true => Err(ConnectFailure::NoHttp2),
+            false => Ok(stream),
+        }
+    }
+
+    /// The protocol that the backend is spoken to in, as ALPN names it; `None`: the one of the client.
+    fn spoken(&self) -> Option<&'static [u8]> {
+        match self.pool.config().http {
+            PoolHttp::Off => None,
+            PoolHttp::Http1 => Some(HTTP1),
+            PoolHttp::Http2 => Some(HTTP2),
+        }
     }
 
     /// Returns the PROXY header for the backend; empty where the pool sends none.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        // What follows is HTTP/1.1, also where the client speaks HTTP/2.
-        let spoken = if self.secured.speaks_http2() { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
+        // What follows is HTTP/1.1 or HTTP/2 by the pool, whatever the client speaks.
+        let spoken = match self.pool.config().http {
+            PoolHttp::Http2 => Some(HTTP2),
+            _ if self.secured.speaks_http2() => Some(HTTP1),
+            _ => self.secured.alpn.as_deref(),
+        };
         let agreed: Option<Vec<u8>> = spoken.map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);

@@ -106,7 +106,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
             (Stream::plain(socket), secured, Buffer::holding(preread.into_vec()))
         }
     };
-    if let Some(pool) = routed.pool().filter(|pool| !pool.config().http).map(Arc::clone) {
+    if let Some(pool) = routed.pool().filter(|pool| !pool.config().http.is_read()).map(Arc::clone) {
         Box::pin(serve_bytes(conversation, (routed, pool), client, &secured, unread)).await
     } else if secured.speaks_http2() {
         Box::pin(http2::serve(conversation, RequestRules::of(&routed), client, &secured, unread, hello_until)).await

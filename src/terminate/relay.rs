@@ -17,7 +17,6 @@ use super::byte_stream::{ByteStream, ClientStream, Got};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
-use super::stream::Stream;
 use super::turns::give_way;
 use crate::attempt::{BackendEnd, FirstByte, Silence};
 use crate::clock;
@@ -216,7 +215,7 @@ impl RelayDirection {
 pub async fn relay(
     conversation: &Conversation,
     limits: Limits,
-    (client, backend): (&mut impl ClientStream, &mut Stream),
+    (client, backend): (&mut impl ClientStream, &mut impl ByteStream),
     (up, down): (&mut RelayDirection, &mut RelayDirection),
     (lease, first_byte): (&Lease, &mut FirstByte),
     deadline: &mut Deadline,
@@ -259,7 +258,7 @@ pub async fn relay(
     .await;
     if matches!(ended, Ended::Done | Ended::ClientTruncated) {
         client.reset_on_drop(false);
-        backend.socket().reset_on_drop(false);
+        backend.reset_on_drop(false);
     }
     ended
 }

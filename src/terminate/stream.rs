@@ -159,6 +159,11 @@ impl Stream {
         }
     }
 
+    /// The protocol that TLS has agreed on by ALPN.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls.as_deref()?.alpn_protocol()
+    }
+
     /// Reads decrypted bytes into the buffer. More than one record is read only into a buffer for more than one.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
         if self.tls.is_none() {
@@ -341,6 +346,10 @@ impl ByteStream for Stream {
         Stream::poll_finish(self, cx)
     }
 
+    fn reset_on_drop(&mut self, reset: bool) {
+        self.socket.reset_on_drop(reset);
+    }
+
     fn is_bare(&self) -> bool {
         self.tls.is_none()
     }
@@ -355,10 +364,6 @@ impl ByteStream for Stream {
 }
 
 impl ClientStream for Stream {
-    fn reset_on_drop(&mut self, reset: bool) {
-        self.socket.reset_on_drop(reset);
-    }
-
     fn broken(&self) -> impl Future<Output = Fault> {
         Stream::broken(self)
     }

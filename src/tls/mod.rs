@@ -272,7 +272,7 @@ impl Loading {
             // Without a pool, requests are read.
             let protocols = match pool.map(|pool| pools.get(pool)) {
                 None => server::alpn(true, http2, &[]),
-                Some(pool) => server::alpn(pool?.http, http2, &pool?.alpn),
+                Some(pool) => server::alpn(pool?.http.is_read(), http2, &pool?.alpn),
             };
             let server = TlsServer::new(common, index, &policy, names, protocols);
             self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)

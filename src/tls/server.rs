@@ -19,7 +19,7 @@ use super::certs::Index;
 use super::clients::{self, CertificateExpired, Identity, Policy};
 use super::pem::sha256;
 use super::tickets::{Binding, TicketKeys, Ticketer};
-use crate::config::TlsVersion;
+use crate::config::{PoolHttp, TlsVersion};
 use crate::proxy_protocol::ssl::{Shown, Ssl};
 use crate::server_name::NamePattern;
 
@@ -60,9 +60,13 @@ pub(super) fn alpn(http: bool, http2: bool, own: &[String]) -> Vec<Vec<u8>> {
     own.iter().map(|name| name.clone().into_bytes()).collect()
 }
 
-/// The protocols that are offered to the backends of a pool.
-pub(super) fn alpn_of_backends(http: bool, own: &[String]) -> Vec<Vec<u8>> {
-    if http { vec![HTTP[0].into()] } else { alpn(http, false, own) }
+/// The protocols that are offered to the backends of a pool, each by itself.
+pub(super) fn alpn_of_backends(http: PoolHttp, own: &[String]) -> Vec<Vec<u8>> {
+    match http {
+        PoolHttp::Off => alpn(false, false, own),
+        PoolHttp::Http1 => vec![HTTP[0].into()],
+        PoolHttp::Http2 => vec![HTTP2.into()],
+    }
 }
 
 /// The TLS server of one terminated route.

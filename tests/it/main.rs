@@ -23,6 +23,7 @@ mod field_reports; // what public reports tell of other balancers: placement, re
 mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod http2; // HTTP/2 with clients: streams, cookies, windows, GOAWAY, WebSockets, attacks
+mod http2_backend; // HTTP/2 with backends: streams, trailers, resets, GOAWAY, WebSockets, misbehaviour
 mod http2_frames; // HTTP/2 frame by frame: the RFCs by section, and attacks
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each

@@ -13,7 +13,7 @@ use super::{Bad, cookie, headers, health, many, stick_table, timeouts, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnFull, OnMarkedDown, Pool, Range, RangeRule, keys,
+    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnFull, OnMarkedDown, Pool, PoolHttp, Range, RangeRule, keys,
 };
 
 /// Most points of a ring: 16 bytes each, so 64 MiB a pool.
@@ -40,8 +40,8 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let name = section.required("name", value::name).unwrap_or_default();
     let stick_group = section.read("stick_group", value::name);
     let cookie = cookie::cookie(&section, stick_group.as_ref().unwrap_or(&name), balance, &key);
-    let http = section.read("http", value::boolean).unwrap_or(false);
-    cookie::needs_http(&section, &key, http);
+    let http = section.read("http", value::pool_http).unwrap_or(PoolHttp::Off);
+    cookie::needs_http(&section, &key, http.is_read());
     check_backends(&section, &sections, &backends);
     many::check(&section, balance, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
@@ -50,7 +50,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let remembered = stick_table::stick_table(&section, balance, &key, cookie.as_ref());
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
-    let [request_headers, response_headers] = headers::headers(&section, http, cookie.as_ref());
+    let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let config = Pool {
@@ -71,14 +71,14 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
-        limits: timeouts::of_pool(&section, http),
+        limits: timeouts::of_pool(&section, http.is_read()),
         connect_timeout,
         connect_budget,
         sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),
         source: section.values("source", value::local_ip),
         proxy: health::proxy(&section),
         check: health::check(&section, tls.as_ref()),
-        eject: health::eject(&section, http),
+        eject: health::eject(&section, http.is_read()),
         on_marked_down: section.read("on_marked_down", on_marked_down).unwrap_or(OnMarkedDown::Keep),
         tls,
         cookie,

@@ -28,7 +28,7 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
                 alpn_is_offered(&use_, pool);
             }
         }
-        let is_http = |use_: &PoolUse<'_>| pool_of(use_).is_some_and(|pool| pool.http);
+        let is_http = |use_: &PoolUse<'_>| pool_of(use_).is_some_and(|pool| pool.http.is_read());
         let reads_http = listener.config.routes_requests() || listener.pool_uses().any(|use_| is_http(&use_));
         warn_idle_keys(listener, reads_http);
         requests_come(listener, is_http);
@@ -46,20 +46,20 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
 }
 
 fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
-    let (key, name) = (use_.key, use_.pool);
-    if use_.silent && pool.http {
-        let why = format!("{key} \"{name}\" has http = true: its backends also wait for the client to send first");
+    let (key, name, http) = (use_.key, use_.pool, pool.http.word());
+    if use_.silent && pool.http.is_read() {
+        let why = format!("{key} \"{name}\" has http = {http}: its backends also wait for the client to send first");
         use_.section.error(key, Bad::new(why));
     }
-    if use_.requests && !pool.http {
+    if use_.requests && !pool.http.is_read() {
         let why = format!("{key} \"{name}\" does not have http = true, and this route sends it single requests");
         use_.section.error(key, Bad::new(why).hint("write http = true in the pool"));
     }
     if use_.tls != Tls::Passthrough {
         return;
     }
-    if pool.http {
-        let why = format!("{key} \"{name}\" has http = true, and requests inside passthrough TLS cannot be read");
+    if pool.http.is_read() {
+        let why = format!("{key} \"{name}\" has http = {http}, and requests inside passthrough TLS cannot be read");
         use_.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or http = false in the pool"));
     } else if pool.tls.is_some() {
         let why = format!("{key} \"{name}\" has [pool.tls], and passthrough bytes are already TLS");
@@ -72,7 +72,7 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
     if use_.tls != Tls::Terminate || use_.requests {
         return;
     }
-    let offered: Vec<&str> = match (pool.http, use_.http2) {
+    let offered: Vec<&str> = match (pool.http.is_read(), use_.http2) {
         (true, true) => HTTP.to_vec(),
         (true, false) => HTTP[1..].to_vec(),
         (false, _) => pool.alpn.iter().map(String::as_str).collect(),
@@ -81,7 +81,7 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
     for wanted in use_.alpn.iter().filter(|wanted| !offered.is_empty() && !offered.contains(&wanted.as_str())) {
         let why = format!("alpn \"{wanted}\" is not offered by pool \"{}\", which offers only", pool.name);
         let bad = Bad::new(format!("{why} \"{}\"", offered.join("\", \"")));
-        let by_http2 = pool.http && wanted == HTTP[0];
+        let by_http2 = pool.http.is_read() && wanted == HTTP[0];
         let bad = if by_http2 { bad.hint("write http2 = true here, or delete the condition") } else { bad };
         use_.section.error("alpn", bad);
     }
@@ -139,11 +139,12 @@ fn check_alpn(pool: &Pool<'_>, is_terminated: bool) {
     if pool.config.alpn.is_empty() {
         return;
     }
-    if pool.config.http {
+    if pool.config.http.is_read() {
         pool.section.error(
             "alpn",
             Bad::new(format!(
-                "alpn cannot be set with http = true: such a pool offers only \"{}\"",
+                "alpn cannot be set with http = {}: such a pool offers only \"{}\"",
+                pool.config.http.word(),
                 HTTP.join("\", \"")
             ))
             .hint("http2 = false in a listener or route leaves \"h2\" out"),

@@ -1,4 +1,4 @@
-//! The parts of an HTTP health check: path, host, header lines and status.
+//! What a pool reads of HTTP, and the parts of an HTTP health check: path, host, header lines and status.
 //!
 //! Builds no request. Invariant: a path, host or header line fits into the head of a request as it is, and changes
 //! neither its length nor what happens to the connection.
@@ -7,7 +7,18 @@ use toml::de::DeValue;
 
 use super::name::is_token;
 use super::{ValueResult, text};
+use crate::config::PoolHttp;
 use crate::config::problem::Bad;
+
+/// Reads whether a pool reads HTTP, and what its backends speak.
+pub(in crate::config) fn pool_http(value: &DeValue<'_>) -> ValueResult<PoolHttp> {
+    match (value.as_bool(), value.as_str()) {
+        (Some(false), _) => Ok(PoolHttp::Off),
+        (Some(true), _) => Ok(PoolHttp::Http1),
+        (None, Some("h2")) => Ok(PoolHttp::Http2),
+        (None, _) => Err(Bad::new("is not true, false or \"h2\"")),
+    }
+}
 
 /// Reads a status, `"200"`, or the first and last good status, `"200-399"`.
 pub(in crate::config) fn status(value: &DeValue<'_>) -> ValueResult<(u16, u16)> {

@@ -1,7 +1,7 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names, `key` parts of placement keys,
-//! `file` paths of files and pins, `http` parts of an HTTP check, `payload` bytes of other checks, `header` what a pool
+//! `file` paths of files and pins, `http` the word of a pool and parts of an HTTP check, `payload` bytes of other checks, `header` what a pool
 //! sets in heads, `request` what routes compare and answer, `log` what the log has. No reader knows the key or the place
 //! of its value; `file::Section` adds both.
 //!
@@ -30,7 +30,7 @@ pub(in crate::config) use self::address::{
 };
 pub(in crate::config) use self::file::{file, group, mode, pin};
 pub(in crate::config) use self::header::{header_name, header_value, id_header, is_like, removed_header};
-pub(in crate::config) use self::http::{header_line, host, path, status};
+pub(in crate::config) use self::http::{header_line, host, path, pool_http, status};
 pub(in crate::config) use self::key::key_part;
 pub(in crate::config) use self::log::{log_field, log_output};
 pub(in crate::config) use self::name::{

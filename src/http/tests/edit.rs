@@ -17,6 +17,7 @@ const PLAIN: RequestEdit<'_> = RequestEdit {
     secure: true,
     cookie: CookieEdit::Keep,
     close: false,
+    trailers: false,
     set: &[],
     remove: &[],
 };
@@ -539,6 +540,7 @@ fn some_edit() -> impl Strategy<Value = RequestEdit<'static>> {
             secure,
             cookie,
             close,
+            trailers: close,
             set: &[("X-Id", Some("a\nb"))],
             remove: &[],
         },

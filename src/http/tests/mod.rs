@@ -10,6 +10,7 @@ mod corpus;
 mod edit;
 mod head;
 mod http2_head;
+mod http2_response;
 mod work;
 
 use super::body::Body;

@@ -32,6 +32,9 @@ pub trait ClientSide {
     /// Ends the responses: none follows. The rest of the request can still be read.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 
+    /// Ready once the client has taken back its request, though nothing is read of it.
+    fn poll_taken_back(&self, cx: &mut Context<'_>) -> Poll<Fault>;
+
     /// True if the client can be told that the rest of its request is not wanted.
     fn may_give_up_request(&self) -> bool;
 
@@ -76,6 +79,10 @@ impl<S: ByteStream> ClientSide for Http1Client<S> {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.stream.poll_finish(cx)
+    }
+
+    fn poll_taken_back(&self, cx: &mut Context<'_>) -> Poll<Fault> {
+        self.stream.poll_taken_back(cx)
     }
 
     fn may_give_up_request(&self) -> bool {

@@ -16,6 +16,7 @@ use self::request::RequestProgress;
 use super::client_side::ClientSide;
 use super::local_reply::RequestFailure;
 use super::request_cookie::ResponseWriter;
+use super::upstream_stream::UpstreamStream;
 use super::upstreams::UpstreamConnection;
 use crate::clock::{self, Micros};
 use crate::fault::{Endpoint, Fault};
@@ -30,7 +31,6 @@ use crate::terminate::bypass::Bypass;
 use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
-use crate::terminate::stream::Stream;
 use crate::terminate::timer_fd::StoreWait;
 use crate::terminate::turns::give_way;
 
@@ -73,7 +73,7 @@ impl Exchanged {
 }
 
 /// One exchange, with everything that it uses.
-pub struct Exchange<'a, C, S = Stream> {
+pub struct Exchange<'a, C, S = UpstreamStream> {
     /// Conversation that the request belongs to.
     pub conversation: &'a Conversation,
     /// Where the request's body comes from and the response goes.
@@ -165,9 +165,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             },
             (Poll::Pending, Err(failure)) => return Poll::Ready(Err(down.limit_reply(failure))),
             (Poll::Pending, Ok(())) => {
-                if up.done
-                    && let Err(fault) = self.watch_client(up, cx)
-                {
+                let gone = if up.done { self.watch_client(up, cx).err() } else { self.taken_back(up, cx) };
+                if let Some(fault) = gone {
                     return Poll::Ready(Err(of_client(fault)));
                 }
                 None
@@ -197,6 +196,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         }
         if let Some(ended) = up.cut {
             return Poll::Ready(ended);
+        }
+        if let Some(fault) = self.taken_back(up, cx) {
+            return Poll::Ready(fault.ending(Endpoint::Client));
         }
         if up.done {
             return Poll::Ready(if down.ended_early { Ended::RequestCut } else { Ended::Done });

@@ -40,6 +40,8 @@ pub struct RequestFailure {
     pub begun: Option<u16>,
     /// The backend closed before a byte of a response.
     pub no_response: bool,
+    /// The backend says that it has not looked at the request, of which the body was not begun: it may be sent again.
+    pub unprocessed: bool,
     /// Why the request or its response was refused; `None`: neither was.
     pub refused: Option<Refused>,
 }
@@ -52,7 +54,7 @@ impl RequestFailure {
 
     /// A failure that only closes the client's connection.
     pub fn without_reply(ended: Ended) -> Self {
-        Self { ended, reply: None, begun: None, no_response: false, refused: None }
+        Self { ended, reply: None, begun: None, no_response: false, unprocessed: false, refused: None }
     }
 
     /// The body of the request is refused.
@@ -73,7 +75,7 @@ impl RequestFailure {
     /// No backend could be picked or connected.
     pub fn not_connected(ended: Ended) -> Self {
         let status = match ended {
-            Ended::BackendTls => StatusCode::BadGateway,
+            Ended::BackendTls | Ended::BackendNoHttp2 => StatusCode::BadGateway,
             _ => StatusCode::Unavailable,
         };
         Self { reply: (ended.fault() != Party::Client).then_some(status), ..Self::without_reply(ended) }

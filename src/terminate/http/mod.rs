@@ -24,12 +24,15 @@ mod shared;
 mod shared_cookie;
 #[cfg(test)]
 mod tests;
+mod upstream_stream;
 mod upstreams;
 mod web_socket;
 
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use h2::Reason;
 
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
@@ -38,14 +41,16 @@ use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::reach::Reached;
 use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
+use self::upstream_stream::UpstreamStream;
 use self::upstreams::UpstreamConnection;
 use self::web_socket::Closing;
 use super::Routed;
 use super::buffer::Buffer;
-use super::byte_stream::ClientStream;
+use super::byte_stream::{ByteStream as _, ClientStream};
 use super::connect::Connector;
 use super::conversation::Conversation;
 use super::deadline::{Deadline, LINGER, Timeouts};
+use super::http2::backend::can_carry;
 use super::linger_after;
 use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
@@ -53,15 +58,15 @@ use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
 use crate::attempt::{BackendEnd, Silence};
 use crate::clock::{self, Micros};
-use crate::config::{self, KeyPart};
+use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::websocket::{FrameReader, Sender};
-use crate::http::{Framing, Method};
+use crate::http::{Framing, Method, Refused};
 use crate::limits::Limits;
-use crate::outcome::{Ended, PickReason};
+use crate::outcome::Ended;
+use crate::pool::Pool;
 use crate::pool::request_key::values_of_key;
-use crate::pool::{Pick, Pool};
 use crate::sticky::Facts;
 
 pub use self::rules::RequestRules;
@@ -234,6 +239,9 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
 
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
         log.routed = true;
+        if pool.config().http == PoolHttp::Http2 && !can_carry(&request) {
+            return Err(RequestFailure::refused_request(Refused::BadTarget));
+        }
 
         let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
         let values = values_of_key(pool, &request, secured.subject.as_deref());
@@ -299,14 +307,17 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
         let (conversation, limits) = (self.conversation, self.limits(Some(connector.pool)));
         let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
+        // The backend itself may ask for that once.
+        let mut may_be_refused = true;
         conversation.state.enter(ConversationStage::Exchange);
         loop {
+            let may_be_refused_once = may_be_refused && upstream.stream.is_http2();
             let exchange = Exchange {
                 conversation,
                 client: &mut self.client,
                 upstream: &mut upstream,
                 head: &mut message.head,
-                repeatable: log.reused && may_be_repeated,
+                repeatable: log.reused && may_be_repeated || may_be_refused_once,
                 framing: message.framing,
                 waits_for_100: message.waits_for_100,
                 writer,
@@ -318,19 +329,17 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 Ok(exchanged) => return Ok((upstream, exchanged)),
                 Err(failure) => failure,
             };
-            if !(failure.no_response && log.reused) {
+            let is_refused = failure.unprocessed && std::mem::take(&mut may_be_refused);
+            if !is_refused && !(failure.no_response && log.reused) {
                 self.judge_silence(&mut upstream, &failure);
-                return Err(failure);
+                return Err(self.after_reset(failure, upstream.stream.reset_reason()));
             }
-            if !may_be_repeated {
+            if !is_refused && !may_be_repeated {
                 // The backend may have processed the request before it closed. Only the client can decide to repeat it.
                 self.client.stream.reset_on_drop(false);
                 return Err(RequestFailure::without_reply(Ended::KeptClosed));
             }
-            upstream = self
-                .reconnect(connector, &mut upstream, writer.backend)
-                .await
-                .map_err(RequestFailure::not_connected)?;
+            upstream = self.reconnect(connector, &mut upstream, writer.backend).await?;
             log.reused = false;
         }
     }
@@ -338,8 +347,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
     /// Counts a fresh connection as failed if the backend has ended it without a byte of a response.
     fn judge_silence(&self, upstream: &mut UpstreamConnection, failure: &RequestFailure) {
         let backend = match failure.ended {
-            Ended::ResponseCut => Some(BackendEnd::Closed),
-            Ended::BackendReset => Some(BackendEnd::Reset),
+            Ended::ResponseCut if failure.no_response => Some(BackendEnd::Closed),
+            Ended::BackendReset if failure.no_response => Some(BackendEnd::Reset),
             _ => None,
         };
         let silence = Silence { backend, client_has_sent: true, client_has_ended: false };
@@ -348,22 +357,14 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         upstream.first_byte.missed(silence, backend, pool, clock::now_ms());
     }
 
-    /// Makes a fresh connection to the same backend, and to no other.
-    async fn reconnect(
-        &self,
-        connector: &Connector<'_>,
-        upstream: &mut UpstreamConnection,
-        index: usize,
-    ) -> Result<UpstreamConnection, Ended> {
-        let backend = upstream.lease.backend();
-        let choose = async |tried: &[_]| {
-            let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, index, reason, keyed: true, range: None, left: None, remember: None };
-            tried.is_empty().then_some(pick)
-        };
-        let connected = connector.connect_for(&self.client.stream, choose).await?;
-        self.conversation.state.enter(ConversationStage::Exchange);
-        Ok(UpstreamConnection::new(connected, upstream.place.take()))
+    /// The failure of a request, if the backend has reset its stream for this reason.
+    fn after_reset(&mut self, failure: RequestFailure, reason: Option<Reason>) -> RequestFailure {
+        let is_told = reason.is_some_and(|reason| self.client.stream.note_reset(reason));
+        match is_told && reason == Some(Reason::REFUSED_STREAM) {
+            // The client may send the request again (RFC 9113 §8.7), which no reply would tell it.
+            true => RequestFailure { reply: None, ..failure },
+            false => failure,
+        }
     }
 
     /// Logs a complete exchange, and keeps or closes both connections.
@@ -385,10 +386,10 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         if exchanged.switched {
             return AfterRequest::Switched(Box::new(upstream), log.meta.upgrade);
         }
-        if exchanged.backend_stays && upstream.unread.is_empty() {
+        if (exchanged.backend_stays || upstream.stream.is_http2()) && upstream.unread.is_empty() {
             self.shared.upstreams.put(upstream, self.conversation.crowded());
         } else {
-            upstream.stream.socket().reset_on_drop(false);
+            upstream.stream.reset_on_drop(false);
         }
         self.idle_since = clock::now();
         self.client.stream.reset_on_drop(false);
@@ -435,7 +436,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         };
         self.conversation.forget_rules();
         let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
-        let begin = (&upstream.lease, &mut upstream.first_byte);
+        let begin = (&*upstream.lease, &mut upstream.first_byte);
         let directions = (&mut up, &mut down);
         let ended = relay(conversation, limits, (client, backend), directions, begin, &mut self.deadline).await;
         if conversation.state.cancelled_by().is_some() || matches!(ended, Ended::Lifetime | Ended::IdleTimeout) {
@@ -445,7 +446,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             // In memory of its own, so that a WebSocket that lives does not hold it.
             let ends_well = (
                 |client: &mut S| client.reset_on_drop(false),
-                |backend: &mut Stream| backend.socket().reset_on_drop(false),
+                |backend: &mut UpstreamStream| backend.reset_on_drop(false),
             );
             Box::pin(closing.close(ends_well)).await;
             let (moved_up, moved_down) = (up.moved() - before.0, down.moved() - before.1);

@@ -4,6 +4,7 @@
 //! Reads and sends no message. Invariant: a request that has to wait for a place is picked once more behind the wait, by
 //! what is true then.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::HttpConnection;
@@ -12,15 +13,17 @@ use super::request_cookie::RequestCookie;
 use super::request_log::RequestLog;
 use super::upstreams::{Place, UpstreamConnection};
 use crate::clock::{self, Micros};
+use crate::config::PoolHttp;
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
-use crate::outcome::Ended;
+use crate::outcome::{Ended, PickReason};
 use crate::pool::{Backend, Holds, Pick, PickScene, Pool, Remember};
 use crate::sticky::{Facts, Left};
 use crate::terminate::byte_stream::ClientStream;
 use crate::terminate::connect::{Connected, Connector};
 use crate::terminate::deadline::until;
 use crate::terminate::follow::{FirstTurn, Follow, Turn};
+use crate::terminate::http2::backend::BackendConnection;
 use crate::terminate::state::ConversationStage;
 
 /// Longest wait of a request for another one that is placed first.
@@ -68,6 +71,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 context.counters().reused.add(1);
                 self.conversation.state.enter(ConversationStage::Reuse { pick: &pick });
                 let Pick { index, left, remember, .. } = pick;
+                // A place for making a connection of HTTP/2 is not needed any more.
+                let place = place.filter(|_| !kept.stream.is_http2());
                 Reached { upstream: UpstreamConnection { place, ..kept }, backend: index, left, remember }
             }
             None => {
@@ -89,12 +94,61 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 let connected = connector.connect_for(stream, choose).await;
                 let connected = connected.map_err(|ended| late.unwrap_or(RequestFailure::not_connected(ended)))?;
                 let Connected { index, left, remember, .. } = connected;
-                Reached { upstream: UpstreamConnection::new(connected, place), backend: index, left, remember }
+                let upstream = self.begin(pool, connected, place).await?;
+                Reached { upstream, backend: index, left, remember }
             }
         };
         self.shared.note_placed(pool, reached.upstream.lease.backend(), follow.is_some());
         drop(turn);
         Ok(reached)
+    }
+
+    /// Gets a fresh connection to the same backend, and to no other.
+    pub(super) async fn reconnect(
+        &self,
+        connector: &Connector<'_>,
+        upstream: &mut UpstreamConnection,
+        index: usize,
+    ) -> Result<UpstreamConnection, RequestFailure> {
+        let backend = upstream.lease.backend();
+        let mut place = upstream.place.take();
+        if upstream.stream.is_http2() {
+            place = self.place(connector.pool, backend).await?.0;
+            if let Some(upstream) = self.shared.upstreams.take(backend) {
+                return Ok(upstream);
+            }
+        }
+        let choose = async |tried: &[_]| {
+            let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
+            let pick = Pick { backend, index, reason, keyed: true, range: None, left: None, remember: None };
+            tried.is_empty().then_some(pick)
+        };
+        let connected = connector.connect_for(&self.client.stream, choose).await;
+        let connected = connected.map_err(RequestFailure::not_connected)?;
+        self.conversation.state.enter(ConversationStage::Exchange);
+        self.begin(connector.pool, connected, place).await
+    }
+
+    /// Makes what carries a request of a new connection to a backend.
+    async fn begin(
+        &self,
+        pool: &Pool,
+        connected: Connected,
+        place: Option<Place>,
+    ) -> Result<UpstreamConnection, RequestFailure> {
+        if pool.config().http != PoolHttp::Http2 {
+            return Ok(UpstreamConnection::new(connected, place));
+        }
+        let Connected { stream, lease, first_byte, .. } = connected;
+        if let Some(kept) = self.shared.upstreams.take(lease.backend()) {
+            // The request was placed there behind a failure elsewhere, or other requests have connected meanwhile.
+            return Ok(kept);
+        }
+        let streams = self.conversation.context.current.load().config.limits.http2_streams;
+        let begun = BackendConnection::begin(stream, Rc::new(lease), streams).await;
+        // Others wait for the place, to find the connection.
+        let connection = begun.map_err(|fault| RequestFailure::not_connected(fault.connect_failure().ended()))?;
+        Ok(UpstreamConnection { first_byte, ..self.shared.upstreams.begin(&connection) })
     }
 
     /// Picks a backend and takes a place there, for which the request may have to wait.
@@ -126,8 +180,13 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     /// Takes a place at a backend within `response_timeout`; the result says too whether it had to be waited for.
-    async fn place(&self, pool: &Pool, backend: &Arc<Backend>) -> Result<(Option<Place>, bool), RequestFailure> {
-        let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend)));
+    pub(super) async fn place(
+        &self,
+        pool: &Pool,
+        backend: &Arc<Backend>,
+    ) -> Result<(Option<Place>, bool), RequestFailure> {
+        let is_http2 = pool.config().http == PoolHttp::Http2;
+        let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend, is_http2)));
         let late = || RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
         match self.limits(Some(pool)).response {
             Some(limit) => until(clock::now() + limit, place).await.ok_or_else(late)?,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::header_rules::{self, RequestFacts, SetHeaders};
 use super::history;
 use crate::clock;
-use crate::config::{self, Carrier, Forwarded};
+use crate::config::{self, Carrier, Forwarded, PoolHttp};
 use crate::connection::ClientInfo;
 use crate::http::Method;
 use crate::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, SetField, write_response};
@@ -276,6 +276,7 @@ pub fn write_request(
         secure: secured.tls,
         cookie: cookie.edit(),
         close: !facts.request.persists(),
+        trailers: cookie.pool.config().http == PoolHttp::Http2,
         set: if is_own_alone { &own } else { &all },
         remove: &rules.remove,
     };

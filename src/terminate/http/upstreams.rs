@@ -1,33 +1,38 @@
 //! [`Upstreams`]: connections to backends that one client keeps for its next requests, and how many of them its
 //! requests use at once.
 //!
-//! Decides about no request. Invariants: no other client ever uses them; at most [`KEPT_MAX`] are kept altogether, or as
-//! many as may be used at once; one that is taken out has received no byte since it was put in; with [`Places`], no
-//! more of them are used at once for one backend than there are places.
+//! Those of HTTP/1 are taken out and put back, with one request at a time; those of HTTP/2 stay, and give a stream to each
+//! request. Decides about no request. Invariants: no other client ever uses them; at most [`KEPT_MAX`] are kept of each
+//! kind, or as many as may be used at once; one of HTTP/1 that is taken out has received no byte since it was put in; with
+//! [`Places`], no more of these are used at once for one backend than there are places, and one of HTTP/2 at most is
+//! connected at a time.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::upstream_stream::UpstreamStream;
 use crate::attempt::FirstByte;
 use crate::pool::{Backend, Lease};
 use crate::terminate::buffer::Buffer;
+use crate::terminate::byte_stream::ByteStream as _;
 use crate::terminate::connect::Connected;
-use crate::terminate::stream::Stream;
+use crate::terminate::http2::backend::BackendConnection;
 
 /// Most connections that one client keeps. Clients rarely use more backends at once, and each costs a socket.
 const KEPT_MAX: usize = 4;
 
-/// A connection to a backend, with the lease that counts it.
-pub struct UpstreamConnection<S = Stream> {
-    /// The connection, with TLS or without.
+/// A connection to a backend, or a stream on one, with the lease that counts the connection.
+pub struct UpstreamConnection<S = UpstreamStream> {
+    /// What carries the request.
     pub stream: S,
     /// Bytes that were read and not consumed.
     pub unread: Buffer,
     /// Counts the connection at its backend.
-    pub lease: Lease,
+    pub lease: Rc<Lease>,
     /// The place that the connection takes while a request uses it; `None`: they are not limited.
     pub place: Option<Place>,
     /// First byte of the backend on this connection.
@@ -35,10 +40,18 @@ pub struct UpstreamConnection<S = Stream> {
 }
 
 impl UpstreamConnection {
-    /// A connection that has carried no request yet.
+    /// A connection of HTTP/1 that has carried no request yet.
     pub fn new(connected: Connected, place: Option<Place>) -> Self {
         let Connected { stream, lease, first_byte, .. } = connected;
+        let (stream, lease) = (UpstreamStream::Http1(stream), Rc::new(lease));
         Self { stream, unread: Buffer::default(), lease, place, first_byte }
+    }
+
+    /// A stream on a connection of HTTP/2.
+    fn on(connection: &Rc<BackendConnection>) -> Self {
+        let stream = UpstreamStream::Http2(Box::new(connection.stream()));
+        let lease = Rc::clone(connection.lease());
+        Self { stream, unread: Buffer::default(), lease, place: None, first_byte: FirstByte::default() }
     }
 }
 
@@ -46,44 +59,85 @@ impl UpstreamConnection {
 #[derive(Default)]
 pub struct Upstreams {
     kept: RefCell<Vec<UpstreamConnection>>,
+    http2: RefCell<Vec<Rc<BackendConnection>>>,
     /// `None`: the client has one request at a time.
     places: Option<Places>,
+    /// For connections of HTTP/2 that are being made.
+    makers: Option<Places>,
 }
 
 impl Upstreams {
     /// For a client that has many requests at once, of which at most so many use connections to one backend.
     pub fn with_places(at_once: usize) -> Self {
-        Self { kept: RefCell::default(), places: Some(Places { at_once, of: RefCell::default() }) }
+        let places = |at_once| Some(Places { at_once, of: RefCell::default() });
+        Self { places: places(at_once), makers: places(1), ..Self::default() }
     }
 
-    /// Takes out the connection to this backend; `None`: there is none, or it is closed or out of step.
+    /// Takes out the connection to this backend, or a stream of one of HTTP/2; `None`: there is none, or it is closed or
+    /// out of step.
     pub fn take(&self, backend: &Arc<Backend>) -> Option<UpstreamConnection> {
+        if let Some(connection) = self.http2_to(backend) {
+            return Some(UpstreamConnection::on(&connection));
+        }
         let mut kept = self.kept.borrow_mut();
         let index = kept.iter().rposition(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))?;
         let mut upstream = kept.remove(index);
         let mut byte = [0];
         // No response is due: an end or a byte now means that it has closed, or is out of step.
         let quiet = upstream.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending();
-        upstream.stream.socket().reset_on_drop(true);
+        upstream.stream.reset_on_drop(true);
         (quiet && !backend.closing()).then_some(upstream)
     }
 
     /// True if no connection is kept.
     pub fn is_empty(&self) -> bool {
-        self.kept.borrow().is_empty()
+        self.kept.borrow().is_empty() && self.http2.borrow().is_empty()
     }
 
     /// True if a connection to this backend is kept.
     pub fn holds(&self, backend: &Arc<Backend>) -> bool {
         self.kept.borrow().iter().any(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))
+            || self.http2_to(backend).is_some()
+    }
+
+    /// Keeps a connection of HTTP/2 for requests that follow, and returns a stream for the first one.
+    pub fn begin(&self, connection: &Rc<BackendConnection>) -> UpstreamConnection {
+        let mut http2 = self.http2.borrow_mut();
+        // Those that requests use end behind them.
+        let surplus = (http2.len() + 1).saturating_sub(self.most());
+        http2.drain(..surplus);
+        http2.push(Rc::clone(connection));
+        UpstreamConnection::on(connection)
+    }
+
+    /// The connection of HTTP/2 to this backend. One on which no request may begin is forgotten, and ends with its last.
+    fn http2_to(&self, backend: &Arc<Backend>) -> Option<Rc<BackendConnection>> {
+        let mut http2 = self.http2.borrow_mut();
+        let index = http2.iter().rposition(|connection| Arc::ptr_eq(connection.lease().backend(), backend))?;
+        if !http2[index].is_open() {
+            http2.remove(index);
+            return None;
+        }
+        Some(Rc::clone(&http2[index]))
+    }
+
+    /// Most connections that are kept.
+    fn most(&self) -> usize {
+        self.places.as_ref().map_or(KEPT_MAX, |places| places.at_once.max(KEPT_MAX))
     }
 
     /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed.
     pub fn put(&self, mut upstream: UpstreamConnection, crowded: bool) {
-        upstream.stream.socket().reset_on_drop(false);
+        if let UpstreamStream::Http2(stream) = upstream.stream {
+            if crowded {
+                self.kept.borrow_mut().clear();
+                self.http2.borrow_mut().retain(|connection| Rc::ptr_eq(connection, stream.connection()));
+            }
+            return stream.leave();
+        }
+        upstream.stream.reset_on_drop(false);
         upstream.place = None;
-        let most = self.places.as_ref().map_or(KEPT_MAX, |places| places.at_once.max(KEPT_MAX));
-        let others = if crowded { 0 } else { most - 1 };
+        let others = if crowded { 0 } else { self.most() - 1 };
         let mut kept = self.kept.borrow_mut();
         let surplus = kept.len().saturating_sub(others);
         kept.drain(..surplus);
@@ -93,16 +147,22 @@ impl Upstreams {
     /// Closes those of backends that close their connections.
     pub fn close_with_their_backends(&self) {
         self.kept.borrow_mut().retain(|upstream| !upstream.lease.backend().closing());
+        self.http2.borrow_mut().retain(|connection| connection.is_open());
     }
 
     /// Closes all that are kept.
     pub fn clear(&self) {
         self.kept.take();
+        self.http2.take();
     }
 
     /// Takes a place at this backend, in the order of the calls; the result says too whether it had to be waited for.
-    pub async fn place(&self, backend: &Arc<Backend>) -> (Option<Place>, bool) {
-        let Some(places) = &self.places else { return (None, false) };
+    /// `is_http2`: the backend speaks HTTP/2, and the place is for making the connection, if there is none.
+    pub async fn place(&self, backend: &Arc<Backend>, is_http2: bool) -> (Option<Place>, bool) {
+        if is_http2 && self.http2_to(backend).is_some() {
+            return (None, false);
+        }
+        let Some(places) = (if is_http2 { &self.makers } else { &self.places }) else { return (None, false) };
         let places = places.of(backend);
         match Arc::clone(&places).try_acquire_owned() {
             Ok(place) => (Some(Place { _permit: place }), false),
@@ -148,11 +208,11 @@ mod tests {
         let snapshot = Snapshot::of_text(text);
         let (backends, upstreams) = (snapshot.pools[0].backends(), Upstreams::with_places(2));
         let [backend, other] = [0, 1].map(|index| &backends[index]);
-        let (first, second) = (upstreams.place(backend).await, upstreams.place(backend).await);
-        assert!(!first.1 && !second.1 && !upstreams.place(other).await.1);
+        let (first, second) = (upstreams.place(backend, false).await, upstreams.place(backend, false).await);
+        assert!(!first.1 && !second.1 && !upstreams.place(other, false).await.1);
         let served = RefCell::new(Vec::new());
         let wait = async |number| {
-            let (place, waited) = upstreams.place(backend).await;
+            let (place, waited) = upstreams.place(backend, false).await;
             assert!(place.is_some() && waited);
             served.borrow_mut().push(number);
         };
@@ -164,6 +224,6 @@ mod tests {
         tokio::join!(wait(1), wait(2), wait(3), free);
         assert_eq!(*served.borrow(), [1, 2, 3]);
         drop(second);
-        assert!(Upstreams::default().place(backend).await.0.is_none(), "one request at a time needs none");
+        assert!(Upstreams::default().place(backend, false).await.0.is_none(), "one request at a time needs none");
     }
 }

@@ -11,6 +11,9 @@ use crate::clock::Micros;
 const RESETS: (u64, u64) = (1_000, 33);
 /// Frames of control, and empty ones, that a client may send at once and a second.
 const CONTROLS: (u64, u64) = (10_000, 1_000);
+/// The same for a backend.
+const RESETS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
+const CONTROLS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
 /// What a frame of SETTINGS counts for among these.
 const SETTINGS_PRICE: usize = 10;
 /// Bytes to a client that earn it one WINDOW_UPDATE.
@@ -57,6 +60,8 @@ pub struct FrameCounter {
     walk: FrameWalk,
     /// The first frame has come.
     begun: bool,
+    /// It has come whole.
+    has_settings: bool,
     resets: Bucket,
     controls: Bucket,
     /// When the head of a request began that is not complete, or the head of a frame.
@@ -71,11 +76,28 @@ impl FrameCounter {
         Self {
             walk: FrameWalk::before(PREFACE),
             begun: false,
+            has_settings: false,
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
             head_began: None,
             written: 0,
         }
+    }
+
+    /// Follows the frames of a backend, which begin without a preface. It may reset as many streams as it was sent, and
+    /// one that serves many requests a second may send frames of control for each.
+    pub fn of_backend() -> Self {
+        Self {
+            walk: FrameWalk::default(),
+            resets: Bucket::new(RESETS_OF_BACKEND),
+            controls: Bucket::new(CONTROLS_OF_BACKEND),
+            ..Self::new()
+        }
+    }
+
+    /// True once the first frame, which is that of the settings, has come whole.
+    pub fn has_settings(&self) -> bool {
+        self.has_settings
     }
 
     /// Reads on. After an excess, the connection is to end.
@@ -88,8 +110,8 @@ impl FrameCounter {
                 FrameStep::Byte(head, padding) if u32::from(padding) + 1 >= head.length => {
                     result = result.and(self.controls.take(now, Excess::Flood));
                 }
-                FrameStep::End(head) if head.has(END_HEADERS) => self.head_began = None,
-                FrameStep::Byte(..) | FrameStep::End(_) => {}
+                FrameStep::End(head) => self.end(head),
+                FrameStep::Byte(..) => {}
             }
         }
         if self.walk.is_in_head() {
@@ -106,6 +128,13 @@ impl FrameCounter {
     /// Counts bytes that were written to the client.
     pub fn note_written(&mut self, count: usize) {
         self.written = (self.written + count as u64).min(WINDOW_MAX);
+    }
+
+    fn end(&mut self, head: FrameHead) {
+        self.has_settings |= self.begun;
+        if head.has(END_HEADERS) {
+            self.head_began = None;
+        }
     }
 
     /// Counts the frame that begins with this head.
@@ -161,6 +190,11 @@ impl ResetCounter {
     /// The state before the first frame.
     pub fn new() -> Self {
         Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS), seen: 0 }
+    }
+
+    /// Follows the frames of this process to a backend, behind its preface.
+    pub fn to_backend() -> Self {
+        Self { walk: FrameWalk::before(PREFACE), ..Self::new() }
     }
 
     /// Reads on. After an excess, the connection is to end.
@@ -373,6 +407,22 @@ mod tests {
             assert!(counter.take_resets() >= wanted.0 as u64 && counter.take_resets() == 0);
             assert_eq!(most_of(|| counter.read(&frame(SETTINGS, 0, &[0; 6]), SECOND)), (20_000, None));
         }
+    }
+
+    #[test]
+    fn a_backend_begins_with_its_settings_and_may_send_more() {
+        let ping = frame(PING, 0, &[0; 8]);
+        let mut counter = FrameCounter::of_backend();
+        let settings = frame(SETTINGS, 0, &[0; 6]);
+        counter.read(&settings[..14], SECOND).unwrap();
+        assert!(!counter.has_settings());
+        counter.read(&settings[14..], SECOND).unwrap();
+        assert!(counter.has_settings());
+        assert_eq!(most(&mut counter, &ping, SECOND), (20_000, None));
+        let passed = (0..10).map(|_| most(&mut counter, &ping, SECOND)).find(|(_, excess)| excess.is_some());
+        assert_eq!(passed.unwrap().1, Some(Excess::Flood));
+        assert_eq!(FrameCounter::of_backend().read(b"HTTP/1.1 400 Bad", SECOND), Err(Excess::NoSettings));
+        assert_eq!(ResetCounter::to_backend().read(&preface(), SECOND), Ok(()));
     }
 
     #[test]

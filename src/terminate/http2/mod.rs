@@ -12,10 +12,12 @@
 //! as one of HTTP/1; what a client can make this process hold is bounded by `http2_streams`, [`HEADS_MAX`], [`WINDOW`] and
 //! [`SEND_BUFFER`].
 
+pub mod backend;
 mod frames;
 pub mod limits;
-mod request_body;
+mod received_body;
 mod response;
+mod room;
 mod stream;
 mod wire;
 

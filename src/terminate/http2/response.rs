@@ -14,7 +14,7 @@ use crate::http::body::Body;
 use crate::http::field::{FieldRef, KnownField};
 use crate::http::head::{self, ResponseReader};
 use crate::http::upgrade::{RequestMeta, Upgrade};
-use crate::http::{Method, Progress, Refused, Version};
+use crate::http::{Framing, Method, Progress, Refused, Version};
 
 /// What follows the data of the last chunk where there are no trailers.
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
@@ -85,6 +85,20 @@ impl ResponseTranslator {
             upgrade: is_tunnel.then_some(Upgrade::WebSocket),
         };
         Self { state: State::Head(None), asked }
+    }
+
+    /// A translator for the body of a message, of a request as well, with its head behind it.
+    pub fn of_body(framing: Framing) -> Self {
+        let state = match framing.is_empty() {
+            true => State::Complete,
+            false => State::Body { body: Body::new(framing), trailers: Vec::new() },
+        };
+        Self { state, ..Self::new(false, false) }
+    }
+
+    /// A translator for bytes of another protocol.
+    pub fn tunnel() -> Self {
+        Self { state: State::Tunnel, ..Self::new(false, false) }
     }
 
     /// Returns the next piece of the bytes, and how many of them it takes; `most` is the longest data. Without a piece,

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
-use super::request_body::RequestBody;
+use super::received_body::ReceivedBody;
 use super::response::{Piece, ResponseTranslator};
+use super::room::poll_room;
 use crate::fault::Fault;
 use crate::http::http2_head::StreamBody;
 use crate::terminate::byte_stream::{ByteStream, ClientStream, Got};
@@ -28,7 +29,7 @@ pub const SEND_BUFFER: usize = 16 * 1024;
 /// One stream, as a client connection with one request.
 pub struct Http2Stream {
     state: Rc<ConversationState>,
-    request: RequestBody,
+    request: ReceivedBody,
     respond: RefCell<SendResponse<Bytes>>,
     /// `None` until the head of the response was sent.
     body: RefCell<Option<SendStream<Bytes>>>,
@@ -40,6 +41,8 @@ pub struct Http2Stream {
     is_given_up: bool,
     /// What was sent of the response is not whole.
     is_cut: bool,
+    /// The code by which a backend has reset its stream.
+    reset_as: Option<Reason>,
 }
 
 impl Http2Stream {
@@ -54,7 +57,7 @@ impl Http2Stream {
         let is_tunnel = framing == StreamBody::Tunnel;
         Self {
             state: Rc::clone(&conversation.state),
-            request: RequestBody::new(stream, framing),
+            request: ReceivedBody::new(stream, framing),
             respond: RefCell::new(respond),
             body: RefCell::default(),
             response,
@@ -62,6 +65,7 @@ impl Http2Stream {
             finished: false,
             is_given_up: false,
             is_cut: false,
+            reset_as: None,
         }
     }
 
@@ -90,17 +94,7 @@ impl Http2Stream {
         self.check_command()?;
         let mut body = self.body.borrow_mut();
         let Some(body) = &mut *body else { return Ok(0) };
-        loop {
-            body.reserve_capacity(wanted);
-            match body.capacity() {
-                0 => match body.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(_) => return Err(Fault::Reset),
-                    Poll::Pending => return Ok(0),
-                },
-                room => return Ok(room.min(wanted)),
-            }
-        }
+        poll_room(body, wanted, cx)
     }
 
     /// Sends a piece of the response.
@@ -133,7 +127,7 @@ impl ByteStream for Http2Stream {
         if self.is_given_up {
             return Poll::Ready(Ok(Got::End));
         }
-        if let Some(got) = ready!(self.request.poll_read(cx, into)?) {
+        if let Some(got) = ready!(self.request.poll_read(cx, into)).map_err(|_| Fault::Reset)? {
             return Poll::Ready(Ok(Got::Bytes(got)));
         }
         // The request is complete. Its client is still there until the response is, too.
@@ -163,6 +157,14 @@ impl ByteStream for Http2Stream {
         }
     }
 
+    fn reset_on_drop(&mut self, reset: bool) {
+        self.is_cut = reset;
+    }
+
+    fn poll_taken_back(&self, cx: &mut Context<'_>) -> Poll<Fault> {
+        self.poll_gone(cx)
+    }
+
     fn may_give_up_request(&self) -> bool {
         true
     }
@@ -183,8 +185,11 @@ impl ByteStream for Http2Stream {
 }
 
 impl ClientStream for Http2Stream {
-    fn reset_on_drop(&mut self, reset: bool) {
-        self.is_cut = reset;
+    fn note_reset(&mut self, reason: Reason) -> bool {
+        // Of what this process has done wrong, the client knows nothing.
+        let tells = [Reason::CANCEL, Reason::REFUSED_STREAM, Reason::ENHANCE_YOUR_CALM].contains(&reason);
+        self.reset_as = tells.then_some(reason);
+        tells
     }
 
     async fn broken(&self) -> Fault {
@@ -208,6 +213,7 @@ impl Drop for Http2Stream {
             return;
         }
         let reason = if self.is_cut { Reason::INTERNAL_ERROR } else { Reason::CANCEL };
+        let reason = self.reset_as.unwrap_or(reason);
         match self.body.get_mut() {
             Some(body) => body.send_reset(reason),
             None => self.respond.get_mut().send_reset(reason),

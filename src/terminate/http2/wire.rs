@@ -1,4 +1,4 @@
-//! [`Wire`]: the client's stream as h2 reads and writes it.
+//! [`Wire`]: the stream of a client or a backend as h2 reads and writes it.
 //!
 //! Says in its notes what h2 would only know as an error, or as an end. Counts frames on the way in
 //! ([`FrameCounter`]); changes no byte, and buffers none but those that came before h2. Invariant: h2 gets the bytes of a
@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -36,8 +36,33 @@ pub struct WireNotes {
     pub head_began: Cell<Option<Micros>>,
     /// Streams that were reset by this process and are not counted yet.
     pub resets: Cell<u64>,
+    /// The settings of a backend have come, or none will.
+    pub settled: Cell<bool>,
+    /// Wait for that.
+    waiting: RefCell<Vec<Waker>>,
     /// GOAWAY was written with the words of h2 for too many resets, which its error no longer has.
     pub too_many_resets: Cell<bool>,
+}
+
+impl WireNotes {
+    /// Ready once the settings of a backend have come, or none will.
+    pub fn poll_settings(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.settled.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Wakes those that wait for settings which have come.
+    pub fn wake_those_that_wait(&self) {
+        if self.settled.get() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 /// The client's stream, which is kept for the last words behind h2.
@@ -85,6 +110,15 @@ impl<S: ByteStream> Wire<S> {
         Self { stream, unread, frames: FrameCounter::new(), sent: ResetCounter::new(), is_over: false, reads: 0, notes }
     }
 
+    /// Takes a stream to a backend, of which nothing was read.
+    pub fn to_backend(stream: S, notes: Rc<WireNotes>) -> Self {
+        Self {
+            frames: FrameCounter::of_backend(),
+            sent: ResetCounter::to_backend(),
+            ..Self::new(stream, Buffer::default(), notes)
+        }
+    }
+
     /// The error for h2, which reports it in words of its own; the notes keep what it was.
     fn fault(&self, fault: Fault) -> io::Error {
         self.notes.fault.set(Some(fault));
@@ -94,6 +128,8 @@ impl<S: ByteStream> Wire<S> {
             Fault::Tls => ErrorKind::InvalidData,
             Fault::NoMemory => ErrorKind::OutOfMemory,
             Fault::NoPort | Fault::NoDescriptor | Fault::Local | Fault::Other => ErrorKind::Other,
+            // What the crate itself finds out is no fault of its stream.
+            Fault::StreamReset | Fault::Unprocessed | Fault::Frames => ErrorKind::Other,
         };
         kind.into()
     }
@@ -107,6 +143,7 @@ impl<S: ByteStream> Wire<S> {
             return Poll::Pending;
         }
         self.notes.head_began.set(self.frames.head_began());
+        self.notes.settled.set(self.frames.has_settings() || self.notes.settled.get());
         Poll::Ready(Ok(bytes.len()))
     }
 

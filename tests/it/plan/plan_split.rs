@@ -44,7 +44,7 @@ struct Visitor<'c> {
 impl Visitor<'_> {
     /// Comes to a pool: where it is served, and the key by which it is remembered.
     fn visit(&mut self, pool: &Pool) -> Option<(String, Option<KeyHash>)> {
-        if pool.config().http { self.request(pool) } else { self.connect(pool) }
+        if pool.config().http.is_read() { self.request(pool) } else { self.connect(pool) }
     }
 
     fn connect(&self, pool: &Pool) -> Option<(String, Option<KeyHash>)> {

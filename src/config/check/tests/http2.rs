@@ -1,7 +1,7 @@
 //! Tests of `http2`, its limits, and the ALPN conditions that it allows.
 
 use super::{SITE, SMALL, config_of, resolve, shown, warnings};
-use crate::config::check;
+use crate::config::{PoolHttp, check};
 
 /// `SITE` with a line in the listener and one in its last route.
 fn site(listener: &str, route: &str) -> String {
@@ -76,4 +76,21 @@ fn limits_of_http2_have_bounds() {
         let found = shown(&limits(line).unwrap_err());
         assert!(found.contains(expected), "{line}: {found}");
     }
+}
+
+#[test]
+fn a_pool_may_have_backends_of_http2() {
+    let pool =
+        |value: &str| check(&SMALL.replace("name = \"app\"", &format!("name = \"app\"\nhttp = {value}")), &resolve);
+    for (value, expected) in [("false", PoolHttp::Off), ("true", PoolHttp::Http1), ("\"h2\"", PoolHttp::Http2)] {
+        let config = pool(value).unwrap().config;
+        assert_eq!((config.pools[0].http, config.pools[0].http.word()), (expected, value));
+    }
+    for value in ["\"h1\"", "\"http2\"", "2", "[\"h2\"]"] {
+        let found = shown(&pool(value).unwrap_err());
+        assert!(found.contains("is not true, false or \"h2\"") && found.lines().count() == 1, "{found}");
+    }
+    let raw = SITE.replace("http = true", "http = \"h2\"").replace("tls = \"terminate\"", "tls = \"passthrough\"");
+    let found = shown(&check(&raw, &resolve).unwrap_err());
+    assert!(found.contains("has http = \"h2\", and requests inside passthrough TLS cannot be read"), "{found}");
 }

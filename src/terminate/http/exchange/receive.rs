@@ -43,7 +43,13 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             Err(fault) if fault.local().is_some() => {
                 Err(RequestFailure::with_reply(fault.ending(Endpoint::Backend), StatusCode::Unavailable))
             }
-            Err(fault) => Err(RequestFailure::cut(fault.ending(Endpoint::Backend), down.any)),
+            Err(Fault::Frames) => Err(RequestFailure::refused_response(Refused::BadFrames)),
+            Err(fault) => Err(RequestFailure {
+                // The connection of such a stream stands: nothing speaks for another attempt.
+                no_response: !down.any && !matches!(fault, Fault::StreamReset | Fault::Unprocessed),
+                unprocessed: !down.any && fault == Fault::Unprocessed && up.moved <= self.head.len() as u64,
+                ..RequestFailure::cut(fault.ending(Endpoint::Backend), down.any)
+            }),
         })
     }
 

@@ -164,6 +164,14 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         })
     }
 
+    /// Notices a client that has taken back a request of which nothing is read, because the backend takes no more.
+    pub(super) fn taken_back(&self, up: &RequestProgress, cx: &mut Context<'_>) -> Option<Fault> {
+        match self.client.poll_taken_back(cx) {
+            Poll::Ready(fault) if !up.done => Some(fault),
+            _ => None,
+        }
+    }
+
     /// Notices a client that has gone while its response is due. Further bytes are kept for the next request, up to one
     /// buffer. A FIN does not end the exchange: the client may still read.
     pub(super) fn watch_client(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Result<(), Fault> {

@@ -133,7 +133,7 @@ impl Stage {
         let mut upstream = UpstreamConnection {
             stream: backend.clone(),
             unread: Buffer::default(),
-            lease,
+            lease: Rc::new(lease),
             place: None,
             first_byte: FirstByte::default(),
         };

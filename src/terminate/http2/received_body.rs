@@ -1,4 +1,5 @@
-//! [`RequestBody`]: the body of a stream as HTTP/1 has it: as it is, or in chunks, with its trailers.
+//! [`ReceivedBody`]: the body of a stream, of a request or a response, as HTTP/1 has it: as it is, or in chunks, with its
+//! trailers.
 //!
 //! Judges no byte and no trailer: the reader of bodies does. Invariant: the windows are opened again for exactly those
 //! bytes that were read from here.
@@ -9,11 +10,10 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 
-use crate::fault::Fault;
 use crate::http::http2_head::{StreamBody, write_field};
 
 /// The body of a stream, in the framing of HTTP/1.
-pub struct RequestBody {
+pub struct ReceivedBody {
     stream: RecvStream,
     framing: StreamBody,
     /// Bytes of framing that stand before those of `data`.
@@ -25,15 +25,20 @@ pub struct RequestBody {
     ended: bool,
 }
 
-impl RequestBody {
+impl ReceivedBody {
     /// The body of a stream behind its head.
     pub fn new(stream: RecvStream, framing: StreamBody) -> Self {
         let ended = framing == StreamBody::None;
         Self { stream, framing, before: Vec::new(), before_read: 0, data: Bytes::new(), is_chunk: false, ended }
     }
 
+    /// True if the stream has ended behind what was read.
+    pub fn has_ended(&self) -> bool {
+        self.ended || self.stream.is_end_stream()
+    }
+
     /// Reads bytes of the body; `None`: it is complete.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Option<usize>, Fault>> {
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Option<usize>, h2::Error>> {
         let mut read = 0;
         loop {
             read += self.take(&mut into[read..]);
@@ -51,7 +56,7 @@ impl RequestBody {
         }
     }
 
-    /// Moves bytes that have come, and opens the windows for as many of the client's.
+    /// Moves bytes that have come, and opens the windows for as many of the peer's.
     fn take(&mut self, into: &mut [u8]) -> usize {
         let framing = (self.before.len() - self.before_read).min(into.len());
         into[..framing].copy_from_slice(&self.before[self.before_read..][..framing]);
@@ -66,8 +71,8 @@ impl RequestBody {
         framing + count
     }
 
-    /// Gets the next piece of the request.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    /// Gets the next piece of the body.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let is_chunked = self.framing == StreamBody::Chunked;
         self.before.clear();
         self.before_read = 0;
@@ -82,13 +87,13 @@ impl RequestBody {
                 }
                 self.data = data;
             }
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Fault::Reset)),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
             Poll::Ready(None) if is_chunked => match self.stream.poll_trailers(cx) {
                 Poll::Ready(Ok(trailers)) => {
                     self.before.extend_from_slice(&write_end(trailers.as_ref()));
                     self.ended = true;
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Reset)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.pending(),
             },
             Poll::Ready(None) => self.ended = true,
@@ -98,7 +103,7 @@ impl RequestBody {
     }
 
     /// Waits, unless the end of the chunk before can be read.
-    fn pending(&self) -> Poll<Result<(), Fault>> {
+    fn pending(&self) -> Poll<Result<(), h2::Error>> {
         if self.before.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
