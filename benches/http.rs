@@ -105,6 +105,7 @@ fn request_head_1_kib_and_cookie_and_edit(bencher: Bencher<'_, '_>) {
         secure: true,
         cookie: CookieEdit::Remove(CookieNames::one(b"SESSILE")),
         close: false,
+        trailers: false,
         set: &[("X-Request-Id", Some("0123456789abcdef"))],
         remove: &[],
     };

@@ -8,6 +8,7 @@
 mod agent;
 mod any_certificate;
 mod dialogue;
+mod grpc;
 mod http;
 mod mysql;
 mod postgres;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
@@ -41,6 +43,10 @@ use crate::tls::{Termination, Upstream, in_words, io_in_words};
 
 /// The longest delay of a first check: first checks are spread, but a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
+/// Names of protocols in ALPN.
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+
 /// The running checks, one task per backend.
 pub struct Probes {
     now_ms: fn() -> u64,
@@ -257,6 +263,10 @@ async fn ask(address: &Address, settings: &CheckSettings, heard: &mut Vec<u8>) -
         CheckKind::Mysql { user } => mysql::ask(Dialogue::new(&mut *stream, heard), user).await,
         CheckKind::Postgres { user } => postgres::ask(Dialogue::new(&mut *stream, heard), user).await,
         CheckKind::Smtp => smtp::ask(Dialogue::new(&mut *stream, heard)).await,
+        CheckKind::Grpc { host, service, .. } => {
+            let (authority, timeout) = (host_of(host.as_deref(), address), settings.check.timeout);
+            grpc::call(stream, grpc::HealthCall { authority: &authority, secure: has_tls, service, timeout }).await
+        }
     }
 }
 
@@ -266,8 +276,9 @@ fn tls_of(settings: &CheckSettings) -> (bool, Option<&'static [u8]>) {
     match &settings.check.kind {
         CheckKind::Tcp => (false, None),
         CheckKind::Talk { tls, .. } => (*tls, None),
-        CheckKind::Tls => (true, Some(b"http/1.1")),
-        CheckKind::Http(check) => (check.tls, Some(b"http/1.1")),
+        CheckKind::Tls => (true, Some(HTTP1)),
+        CheckKind::Http(check) => (check.tls, Some(HTTP1)),
+        CheckKind::Grpc { tls, .. } => (*tls, Some(HTTP2)),
         // Its registered name; a server that takes TLS at once asks for it.
         CheckKind::Postgres { .. } => (pool_has_tls, Some(b"postgresql")),
         CheckKind::Redis { .. } | CheckKind::Mysql { .. } | CheckKind::Smtp => (pool_has_tls, None),
@@ -296,12 +307,7 @@ async fn handshake(
     settings: &CheckSettings,
     protocol: Option<&[u8]>,
 ) -> Result<Box<dyn CheckStream>, CheckFailure> {
-    let config = match &settings.tls {
-        Some(upstream) => upstream.config(protocol).clone(),
-        None => {
-            any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {}", in_words(&error))))?
-        }
-    };
+    let config = client_config(settings, protocol)?;
     let name = match (&settings.check.sni, &settings.tls, address) {
         (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())
             .map_err(|_| CheckFailure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
@@ -312,7 +318,26 @@ async fn handshake(
     };
     let stream =
         TlsConnector::from(config).connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
+    if protocol == Some(HTTP2) && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+        return Err(CheckFailure::Backend("TLS: the backend does not choose \"h2\" by ALPN".to_owned()));
+    }
     Ok(Box::new(stream))
+}
+
+/// The settings of TLS for a check. HTTP/2 is always offered by ALPN (RFC 9113 §3.2), HTTP/1 only where the pool does.
+fn client_config(settings: &CheckSettings, protocol: Option<&[u8]>) -> Result<Arc<ClientConfig>, CheckFailure> {
+    let config = match &settings.tls {
+        Some(upstream) => upstream.config(protocol).clone(),
+        None => {
+            any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {}", in_words(&error))))?
+        }
+    };
+    if protocol != Some(HTTP2) {
+        return Ok(config);
+    }
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn host_of(host: Option<&str>, address: &Address) -> String {

@@ -255,6 +255,7 @@ pub static CHECK: TableKeys = TableKeys {
         "expect",
         "role",
         "user",
+        "service",
     ],
 };
 /// Keys of passive ejection.

@@ -25,6 +25,7 @@ mod edit;
 mod file;
 mod foreign;
 mod headers;
+mod health;
 pub mod keys;
 mod listener;
 mod place;
@@ -48,11 +49,12 @@ pub use cookie::{
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
+pub use health::{Check, CheckKind, Eject, HttpCheck};
 pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
-    Address, AllDown, Backend, Balance, Check, CheckKind, Eject, HttpCheck, KeyPart, OnMarkedDown, Pool, PoolHttp,
-    ProxyOut, ProxyTlv, ProxyVersion, Range, RangeRule,
+    Address, AllDown, Backend, Balance, KeyPart, OnMarkedDown, Pool, PoolHttp, ProxyOut, ProxyTlv, ProxyVersion, Range,
+    RangeRule,
 };
 pub use problem::Problem;
 pub use route::{

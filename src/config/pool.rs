@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, HeaderRules, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
-use crate::server_name::ServerName;
+use super::{Check, Cookie, Eject, HeaderRules, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
 
 /// One `[[pool]]`: backends with one balancing rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -337,101 +336,6 @@ pub enum ProxyTlv {
     Ssl,
     /// Checksum of the header (type 0x03).
     Crc32c,
-}
-
-/// One `[pool.check]`: active health checks.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    /// Kind of request that a check makes.
-    pub kind: CheckKind,
-    /// Time between two checks of one backend, varied by up to a tenth.
-    pub interval: Duration,
-    /// Time limit of one check, connect included.
-    pub timeout: Duration,
-    /// Good checks in a row until a backend is up.
-    pub rise: u32,
-    /// Failed checks in a row until a backend is down.
-    pub fall: u32,
-    /// Greatest factor by which flapping multiplies `rise`; 1: not at all.
-    pub flap_damping: u32,
-    /// Port to check; `None`: the backend's own.
-    pub port: Option<u16>,
-    /// Port of the backends' agents; `None`: they have none.
-    pub agent: Option<u16>,
-    /// Server name sent in a TLS or HTTPS check; `None`: none.
-    pub sni: Option<ServerName>,
-}
-
-/// Kind of request that a health check makes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A connect that succeeds is a good check.
-    Tcp,
-    /// Connect and TLS handshake; the certificate is verified only as `[pool.tls]` says.
-    Tls,
-    /// Bytes are sent after the connect or handshake, and the answer must contain others: kind "tcp" or "tls" with
-    /// `expect`.
-    Talk {
-        /// True for bytes inside TLS.
-        tls: bool,
-        /// Bytes that are sent; empty: the backend speaks first.
-        send: Vec<u8>,
-        /// Bytes that a good answer contains; at least one.
-        expect: Vec<u8>,
-    },
-    /// HTTP request; status and body of the response are judged.
-    Http(HttpCheck),
-    /// `PING` to a Redis or Valkey, or `ROLE`.
-    Redis {
-        /// True if only a primary is up.
-        primary: bool,
-    },
-    /// Greeting of a MySQL or MariaDB, and a login without a password.
-    Mysql {
-        /// Name of the user that logs in.
-        user: String,
-    },
-    /// Begin of a session with a PostgreSQL.
-    Postgres {
-        /// Name of the user that begins the session.
-        user: String,
-    },
-    /// Greeting of a mail server, EHLO and QUIT.
-    Smtp,
-}
-
-/// One request of a health check, and the response that is good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// True for HTTPS, false for plain HTTP.
-    pub tls: bool,
-    /// Method of the request; `GET` by default.
-    pub method: &'static str,
-    /// Path of the request; `/` by default.
-    pub path: String,
-    /// Value of `Host`; `None`: the backend's address.
-    pub host: Option<String>,
-    /// Further lines of the head, `Name: value`.
-    pub headers: Vec<String>,
-    /// Lowest status of a good check.
-    pub status_min: u16,
-    /// Highest status of a good check.
-    pub status_max: u16,
-    /// Bytes that the body of a good response contains; empty: the body is not read.
-    pub expect: Vec<u8>,
-}
-
-/// One `[pool.eject]`: passive ejection after failed connects of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Eject {
-    /// Failed connects in a row until ejection.
-    pub failures: u32,
-    /// Time of the first ejection; doubles each time.
-    pub base: Duration,
-    /// Longest time of an ejection.
-    pub max: Duration,
-    /// True if a connection that the backend ends before its first byte counts as failed, and only a first byte as good.
-    pub early_close: bool,
 }
 
 /// Treatment of open connections when checks mark their backend down.

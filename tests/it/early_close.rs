@@ -27,7 +27,7 @@ fn backends(resets: bool) -> Vec<Backend> {
     };
     let bad = Backend::serving(move |mut stream| {
         // A reset before that could come before the connection stands, and be a failed connect.
-        stream.read(&mut [0; 1024])?;
+        let _read = stream.read(&mut [0; 1024])?;
         if resets { SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)) } else { Ok(()) }
     });
     vec![bad, good(), good()]

@@ -22,6 +22,7 @@ mod faults; // every ending of a passthrough connection, in log, metrics and sta
 mod field_reports; // what public reports tell of other balancers: placement, reload, health
 mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
+mod grpc; // gRPC: calls of every kind through pools of HTTP/2, and its health checks
 mod http2; // HTTP/2 with clients: streams, cookies, windows, GOAWAY, WebSockets, attacks
 mod http2_backend; // HTTP/2 with backends: streams, trailers, resets, GOAWAY, WebSockets, misbehaviour
 mod http2_frames; // HTTP/2 frame by frame: the RFCs by section, and attacks

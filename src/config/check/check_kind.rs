@@ -11,10 +11,12 @@ use crate::config::value::{self, ValueResult};
 use crate::config::{CheckKind, HttpCheck};
 
 /// Every kind, as it is written.
-const KINDS: [&str; 9] = ["off", "tcp", "tls", "http", "https", "redis", "mysql", "postgres", "smtp"];
+const KINDS: [&str; 11] = ["off", "tcp", "tls", "http", "https", "grpc", "grpcs", "redis", "mysql", "postgres", "smtp"];
 /// Keys that only these kinds have.
-const KEYS_OF_KINDS: [(&[&str], &[&str]); 5] = [
-    (&["method", "path", "host", "headers", "status"], &["http", "https"]),
+const KEYS_OF_KINDS: [(&[&str], &[&str]); 7] = [
+    (&["method", "path", "headers", "status"], &["http", "https"]),
+    (&["host"], &["http", "https", "grpc", "grpcs"]),
+    (&["service"], &["grpc", "grpcs"]),
     (&["send"], &["tcp", "tls"]),
     (&["expect"], &["tcp", "tls", "http", "https"]),
     (&["role"], &["redis"]),
@@ -23,9 +25,9 @@ const KEYS_OF_KINDS: [(&[&str], &[&str]); 5] = [
 /// Methods of a request without a body.
 const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "POST"];
 /// Kinds with TLS.
-const WITH_TLS: [&str; 2] = ["tls", "https"];
+const WITH_TLS: [&str; 3] = ["tls", "https", "grpcs"];
 /// Kinds that connect as the pool does, with TLS if it has that.
-const AS_THE_POOL: [&str; 4] = ["redis", "mysql", "postgres", "smtp"];
+const AS_THE_POOL: [&str; 5] = ["grpc", "redis", "mysql", "postgres", "smtp"];
 /// User of a check in a database, unless another is named.
 const MYSQL_USER: &str = "sessile";
 const POSTGRES_USER: &str = "postgres";
@@ -39,11 +41,14 @@ pub(super) fn kind(check: &Section<'_>, pool_has_tls: bool) -> Option<CheckKind>
     for (keys, _) in KEYS_OF_KINDS.iter().filter(|(_, kinds)| !kinds.contains(&kind)) {
         check.idle_keys(keys, &of_this_kind);
     }
-    if !WITH_TLS.contains(&kind) && !(pool_has_tls && AS_THE_POOL.contains(&kind)) {
+    let has_tls = WITH_TLS.contains(&kind) || pool_has_tls && AS_THE_POOL.contains(&kind);
+    if !has_tls {
         check.idle_keys(&["sni"], &of_this_kind);
     }
     let expect = check.read("expect", value::payload);
-    let http = http(check, kind, expect.clone());
+    let host = check.read("host", value::host);
+    let http = http(check, kind, host.clone(), expect.clone());
+    let grpc = grpc(check, kind, host, has_tls);
     let talk = talk(check, kind, expect);
     let plain = match kind {
         "http" => Some("https"),
@@ -65,8 +70,17 @@ pub(super) fn kind(check: &Section<'_>, pool_has_tls: bool) -> Option<CheckKind>
         "mysql" => Some(CheckKind::Mysql { user: user_or(MYSQL_USER) }),
         "postgres" => Some(CheckKind::Postgres { user: user_or(POSTGRES_USER) }),
         "smtp" => Some(CheckKind::Smtp),
+        "grpc" | "grpcs" => Some(grpc),
         _ => Some(CheckKind::Http(http)),
     }
+}
+
+fn grpc(check: &Section<'_>, kind: &str, host: Option<String>, tls: bool) -> CheckKind {
+    let is_bad = |host: &&str| matches!(kind, "grpc" | "grpcs") && !value::is_authority(host);
+    if let Some(host) = host.as_deref().filter(is_bad) {
+        check.error("host", Bad::new(format!("host \"{host}\" cannot be the authority of a call")));
+    }
+    CheckKind::Grpc { tls, host, service: check.read("service", value::grpc_service).unwrap_or_default() }
 }
 
 /// Reads the name of a user of a database.
@@ -77,7 +91,7 @@ fn user(value: &DeValue<'_>) -> ValueResult<String> {
         .ok_or_else(|| Bad::new(format!("is not the name of a user: 1 to {USER_MAX} bytes")))
 }
 
-fn http(check: &Section<'_>, kind: &str, expect: Option<Vec<u8>>) -> HttpCheck {
+fn http(check: &Section<'_>, kind: &str, host: Option<String>, expect: Option<Vec<u8>>) -> HttpCheck {
     let (status_min, status_max) = check.read("status", value::status).unwrap_or((200, 399));
     let method = check.read("method", value::word(&METHODS.map(|method| (method, method)))).unwrap_or("GET");
     if method == "HEAD" && check.has("expect") && matches!(kind, "http" | "https") {
@@ -88,7 +102,7 @@ fn http(check: &Section<'_>, kind: &str, expect: Option<Vec<u8>>) -> HttpCheck {
         tls: kind == "https",
         method,
         path: check.read("path", value::path).unwrap_or_else(|| "/".to_owned()),
-        host: check.read("host", value::host),
+        host,
         headers: check.values("headers", value::header_line),
         status_min,
         status_max,

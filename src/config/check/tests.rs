@@ -13,6 +13,7 @@ use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, ke
 mod check_kinds;
 mod defer_accept;
 mod foreign_words;
+mod grpc;
 mod headers;
 mod http2;
 mod routes;

@@ -1,4 +1,4 @@
-//! What a pool reads of HTTP, and the parts of an HTTP health check: path, host, header lines and status.
+//! What a pool reads of HTTP, and the parts of an HTTP or gRPC health check: path, host, header lines, status, service.
 //!
 //! Builds no request. Invariant: a path, host or header line fits into the head of a request as it is, and changes
 //! neither its length nor what happens to the connection.
@@ -9,6 +9,9 @@ use super::name::is_token;
 use super::{ValueResult, text};
 use crate::config::PoolHttp;
 use crate::config::problem::Bad;
+
+/// Longest name of a gRPC service in bytes.
+const GRPC_SERVICE_MAX: usize = 256;
 
 /// Reads whether a pool reads HTTP, and what its backends speak.
 pub(in crate::config) fn pool_http(value: &DeValue<'_>) -> ValueResult<PoolHttp> {
@@ -59,6 +62,19 @@ pub(in crate::config) fn header_line(value: &DeValue<'_>) -> ValueResult<String>
         Some(_) => Err(Bad::new("is a header that a check sends or leaves out by itself")),
         None => Ok(format!("{name}: {}", content.trim())),
     }
+}
+
+/// True if a host can be the `:authority` of a request of HTTP/2.
+pub(in crate::config) fn is_authority(host: &str) -> bool {
+    ::http::uri::Authority::try_from(host).is_ok()
+}
+
+/// Reads the name of a gRPC service, as `package.Service`; the empty name is the server as a whole.
+pub(in crate::config) fn grpc_service(value: &DeValue<'_>) -> ValueResult<String> {
+    let written = text(value)?;
+    let good = written.len() <= GRPC_SERVICE_MAX && !written.contains(char::is_control);
+    let bad = || Bad::new(format!("is not the name of a service: at most {GRPC_SERVICE_MAX} bytes, none a control"));
+    good.then(|| written.to_owned()).ok_or_else(bad)
 }
 
 fn is_one_token(text: &str) -> bool {

@@ -1,9 +1,9 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names, `key` parts of placement keys,
-//! `file` paths of files and pins, `http` the word of a pool and parts of an HTTP check, `payload` bytes of other checks, `header` what a pool
-//! sets in heads, `request` what routes compare and answer, `log` what the log has. No reader knows the key or the place
-//! of its value; `file::Section` adds both.
+//! `file` paths of files and pins, `http` the word of a pool and parts of an HTTP or gRPC check, `payload` bytes of other
+//! checks, `header` what a pool sets in heads, `request` what routes compare and answer, `log` what the log has. No reader
+//! knows the key or the place of its value; `file::Section` adds both.
 //!
 //! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a
 //! complaint that completes the sentence `KEY VALUE …`.
@@ -30,7 +30,7 @@ pub(in crate::config) use self::address::{
 };
 pub(in crate::config) use self::file::{file, group, mode, pin};
 pub(in crate::config) use self::header::{header_name, header_value, id_header, is_like, removed_header};
-pub(in crate::config) use self::http::{header_line, host, path, pool_http, status};
+pub(in crate::config) use self::http::{grpc_service, header_line, host, is_authority, path, pool_http, status};
 pub(in crate::config) use self::key::key_part;
 pub(in crate::config) use self::log::{log_field, log_output};
 pub(in crate::config) use self::name::{

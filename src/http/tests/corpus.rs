@@ -77,7 +77,8 @@ fn the_corpus_is_large_and_knows_every_refusal() {
             _ => unreachable!("filtered"),
         })
         .collect();
-    for refused in Refused::ALL {
+    // Frames are judged before there is a head.
+    for refused in Refused::ALL.iter().filter(|refused| **refused != Refused::BadFrames) {
         assert!(words.contains(refused.word()), "no case is refused as {}", refused.word());
     }
     let distinct: HashSet<_> = cases.iter().map(|case| (&case.bytes, format!("{:?}", case.kind))).collect();

@@ -13,12 +13,12 @@ async fn staying(pieces: &'static [&'static [u8]]) -> Address {
     tokio::spawn(async move {
         let mut stream = listener.accept().await.unwrap().0;
         stream.set_nodelay(true).unwrap();
-        stream.read(&mut [0; 64]).await.unwrap();
+        assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
         for piece in pieces {
             stream.write_all(piece).await.ok();
             tokio::task::yield_now().await;
         }
-        stream.read(&mut [0; 64]).await.ok();
+        let _ended = stream.read(&mut [0; 64]).await;
     });
     address
 }

@@ -24,6 +24,7 @@ mod shared;
 mod shared_cookie;
 #[cfg(test)]
 mod tests;
+mod upgraded;
 mod upstream_stream;
 mod upstreams;
 mod web_socket;
@@ -41,9 +42,7 @@ use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::reach::Reached;
 use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
-use self::upstream_stream::UpstreamStream;
 use self::upstreams::UpstreamConnection;
-use self::web_socket::Closing;
 use super::Routed;
 use super::buffer::Buffer;
 use super::byte_stream::{ByteStream as _, ClientStream};
@@ -52,7 +51,6 @@ use super::conversation::Conversation;
 use super::deadline::{Deadline, LINGER, Timeouts};
 use super::http2::backend::can_carry;
 use super::linger_after;
-use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
@@ -61,9 +59,7 @@ use crate::clock::{self, Micros};
 use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
-use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method, Refused};
-use crate::limits::Limits;
 use crate::outcome::Ended;
 use crate::pool::Pool;
 use crate::pool::request_key::values_of_key;
@@ -330,7 +326,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 Err(failure) => failure,
             };
             let is_refused = failure.unprocessed && std::mem::take(&mut may_be_refused);
-            if !is_refused && !(failure.no_response && log.reused) {
+            let is_repeated = is_refused || failure.no_response && log.reused;
+            if !is_repeated {
                 self.judge_silence(&mut upstream, &failure);
                 return Err(self.after_reset(failure, upstream.stream.reset_reason()));
             }
@@ -398,66 +395,6 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         }
         self.finish_and_drain(LINGER).await;
         AfterRequest::Over(Ended::Done)
-    }
-
-    /// Serves a WebSocket of HTTP/2 to its end, and logs it as the request that it is.
-    async fn serve_switched(
-        &mut self,
-        log: &mut RequestLog,
-        mut upstream: UpstreamConnection,
-        exchanged: Exchanged,
-    ) -> AfterRequest {
-        self.count_response(log, &upstream, &exchanged);
-        // It may last for days: the place is for requests.
-        upstream.place = None;
-        let ended = Box::pin(self.relay_upgraded(Box::new(upstream), log.meta.upgrade)).await;
-        // The client knows no 101 (RFC 8441 §5).
-        self.log_request(log, RequestEnd { status: Some(200), ended, refused: None, reply: 0 });
-        AfterRequest::Over(ended)
-    }
-
-    /// Relays all bytes after an accepted Upgrade.
-    async fn relay_upgraded(&mut self, mut upstream: Box<UpstreamConnection>, protocol: Option<Upgrade>) -> Ended {
-        let conversation = self.conversation;
-        let has_frames = protocol == Some(Upgrade::WebSocket);
-        let direction = |unread: &mut Buffer, sender| match (has_frames, std::mem::take(unread)) {
-            (true, unread) => RelayDirection::of_frames(unread, FrameReader::of(sender)),
-            (false, unread) => RelayDirection::holding(unread),
-        };
-        let mut up = direction(&mut self.client.unread, Sender::Client);
-        let mut down = direction(&mut upstream.unread, Sender::Server);
-        conversation.state.ends_itself(has_frames);
-        conversation.context.counters().upgrades.add(1);
-        let limits = {
-            let snapshot = conversation.context.current.load();
-            let pool = snapshot.pool_of(upstream.lease.backend());
-            let limits = conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
-            pool.map_or(limits, |pool| limits.nearer(&pool.config().limits))
-        };
-        self.conversation.forget_rules();
-        let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
-        let begin = (&*upstream.lease, &mut upstream.first_byte);
-        let directions = (&mut up, &mut down);
-        let ended = relay(conversation, limits, (client, backend), directions, begin, &mut self.deadline).await;
-        if conversation.state.cancelled_by().is_some() || matches!(ended, Ended::Lifetime | Ended::IdleTimeout) {
-            let before = (up.moved(), down.moved());
-            let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
-            let closing = Closing { client, backend, up: &mut up, down: &mut down };
-            // In memory of its own, so that a WebSocket that lives does not hold it.
-            let ends_well = (
-                |client: &mut S| client.reset_on_drop(false),
-                |backend: &mut UpstreamStream| backend.reset_on_drop(false),
-            );
-            Box::pin(closing.close(ends_well)).await;
-            let (moved_up, moved_down) = (up.moved() - before.0, down.moved() - before.1);
-            let counters = upstream.lease.counters(self.conversation.context.counters_index);
-            conversation.state.moved(moved_up, moved_down, clock::now());
-            counters.bytes_up.add(moved_up);
-            counters.bytes_down.add(moved_down);
-        }
-        drop(upstream);
-        linger_after(&mut self.client.stream, ended).await;
-        ended
     }
 
     /// Timeouts of the configuration in force, for a request that has a pool or has none yet.

@@ -292,5 +292,5 @@ fn a_route_without_a_backend_opens_no_web_socket() {
     }
     assert_eq!(client.get("/fine", &[]).status, 200);
     let line = sessile.line("the refusal", |line| line["path"] == "/fine" && line["status"] == 501);
-    assert_eq!((&line["ended"], &line["rule"]), (&"request_refused".into(), &"connect".into()), "{line}");
+    assert_eq!((&line["ended"], &line["refused"]), (&"request_refused".into(), &"connect".into()), "{line}");
 }

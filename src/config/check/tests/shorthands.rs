@@ -31,6 +31,7 @@ fn pairs() -> Vec<(String, String)> {
         of_pool("check = \"http\"", "[pool.check]\nkind = \"http\""),
         of_pool("check = \"https\"", "check = { kind = \"https\" }"),
         of_pool("check = \"tls\"", "check = { kind = \"tls\" }"),
+        of_pool("check = \"grpc\"", "check = { kind = \"grpc\" }"),
         of_pool("check = \"redis\"", "check = { kind = \"redis\" }"),
         of_pool("check = \"postgres\"", "[pool.check]\nkind = \"postgres\""),
         of_pool("check = \"tcp\"", ""),
@@ -134,8 +135,8 @@ fn problems_of_a_shorthand_stand_at_its_value() {
         (
             "",
             "backend = \"10.0.0.1:80\"\ncheck = \"htp\"",
-            "9:9: pool \"p\": check: kind \"htp\" is not one of \"off\", \"tcp\", \"tls\", \"http\", \"https\", \"redis\", \
-             \"mysql\", \"postgres\", \"smtp\" (hint: did you mean \"http\"?)",
+            "9:9: pool \"p\": check: kind \"htp\" is not one of \"off\", \"tcp\", \"tls\", \"http\", \"https\", \"grpc\", \"grpcs\", \
+             \"redis\", \"mysql\", \"postgres\", \"smtp\" (hint: did you mean \"http\"?)",
         ),
         ("", "http = true\nbackend = \"10.0.0.1:80\"\ncookie = \"learn\"", "10:10: pool \"p\": cookie: has no name"),
         (
