@@ -19,7 +19,7 @@ pub(in crate::config) fn pool_http(value: &DeValue<'_>) -> ValueResult<PoolHttp>
         (Some(false), _) => Ok(PoolHttp::Off),
         (Some(true), _) => Ok(PoolHttp::Http1),
         (None, Some("h2")) => Ok(PoolHttp::Http2),
-        (None, _) => Err(Bad::new("is not true, false or \"h2\"")),
+        (None, _) => Err(Bad::new("is not one of true, false, \"h2\"")),
     }
 }
 

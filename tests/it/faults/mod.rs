@@ -297,6 +297,7 @@ fn owned(expected: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
 fn every_ending_is_in_the_table_or_has_an_excuse() {
     let mut elsewhere = sources_below("tests/it/terminate");
     elsewhere.extend(sources_below("tests/it/http2"));
+    elsewhere.extend(sources_below("tests/it/http2_backend"));
     elsewhere.extend(sources_below("tests/it/routes"));
     elsewhere.push(include_str!("../stick_table.rs").to_owned());
     for ended in Ended::ALL {

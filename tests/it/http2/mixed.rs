@@ -289,7 +289,9 @@ fn mixed_streams_of_five_hundred_users_and_no_response_goes_astray() {
     let backends = Backends::start(BACKENDS, None, play);
     let proxied = listener("p", "trust = [\"127.0.0.0/8\"]\n").replace("\"l\"", "\"proxied\"");
     let log = "[log]\nformat = \"json\"\nconnections = false\n";
-    let front = Front::with(log, "pool = \"p\"\n", &(proxied + &pool("p", INSERT, &backends.addresses)));
+    // Backends reset connections here on purpose, one after another: none of them is to be left out for it.
+    let options = INSERT.to_owned() + "eject = { early_close = false }\n";
+    let front = Front::with(log, "pool = \"p\"\n", &(proxied + &pool("p", &options, &backends.addresses)));
     let began = Instant::now();
     let world = run(async {
         let settling = open(0, &front).await;

@@ -357,8 +357,9 @@ impl Carrier {
 fn a_hundred_thousand_mixed_requests_and_nobody_gets_anothers_answer() {
     let _alone = alone();
     let backends = Backends::start(BACKENDS, None, play);
-    let options =
-        "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+    // Backends reset connections here on purpose, one after another: none of them is to be left out for it.
+    let options = "http = true\nbalance = \"round_robin\"\neject = { early_close = false }\n\
+                   cookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
     let pools = listener("p", "").replace("\"l\"", "\"plain\"") + &pool("p", options, &backends.addresses);
     let log = "[log]\nformat = \"json\"\nconnections = false\n";
     let front = Front::with(log, "pool = \"p\"\n", &pools);

@@ -88,7 +88,7 @@ fn a_pool_may_have_backends_of_http2() {
     }
     for value in ["\"h1\"", "\"http2\"", "2", "[\"h2\"]"] {
         let found = shown(&pool(value).unwrap_err());
-        assert!(found.contains("is not true, false or \"h2\"") && found.lines().count() == 1, "{found}");
+        assert!(found.contains("is not one of true, false, \"h2\"") && found.lines().count() == 1, "{found}");
     }
     let raw = SITE.replace("http = true", "http = \"h2\"").replace("tls = \"terminate\"", "tls = \"passthrough\"");
     let found = shown(&check(&raw, &resolve).unwrap_err());
