@@ -93,7 +93,8 @@ impl Buffer {
             let mut smaller = memory(BUFFER);
             let held = self.end - self.start;
             smaller[..held].copy_from_slice(self.bytes());
-            (self.memory, self.start, self.end) = (smaller, 0, held);
+            give_back(std::mem::replace(&mut self.memory, smaller));
+            (self.start, self.end) = (0, held);
         }
     }
 
@@ -122,12 +123,7 @@ impl Buffer {
     /// Returns the memory to the free list.
     fn free_memory(&mut self) {
         (self.start, self.end) = (0, 0);
-        let memory = std::mem::take(&mut self.memory);
-        FREE.with_borrow_mut(|free| {
-            if let Some(list) = free.list(memory.len()).filter(|list| list.len() < FREE_MAX) {
-                list.push(memory);
-            }
-        });
+        give_back(std::mem::take(&mut self.memory));
     }
 
     /// Makes room for at least one more byte: moves the bytes to the front, or doubles the memory. False: `most` bytes
@@ -147,12 +143,13 @@ impl Buffer {
         if self.start > 0 && held <= self.memory.len() / 2 {
             self.memory.copy_within(self.start..self.end, 0);
         } else {
-            let mut larger = vec![0; (self.memory.len() * 2).clamp(BUFFER, most.max(BUFFER))];
-            if larger.len() <= held {
+            let size = (self.memory.len() * 2).clamp(BUFFER, most.max(BUFFER));
+            if size <= held {
                 return false;
             }
+            let mut larger = memory(size);
             larger[..held].copy_from_slice(&self.memory[self.start..self.end]);
-            self.memory = larger.into();
+            give_back(std::mem::replace(&mut self.memory, larger));
         }
         (self.start, self.end) = (0, held);
         true
@@ -162,6 +159,15 @@ impl Buffer {
 /// Memory of a size, from the free list if it has any.
 fn memory(size: usize) -> Box<[u8]> {
     FREE.with_borrow_mut(|free| free.list(size)?.pop()).unwrap_or_else(|| vec![0; size].into())
+}
+
+/// Returns memory to the free list.
+fn give_back(memory: Box<[u8]>) {
+    FREE.with_borrow_mut(|free| {
+        if let Some(list) = free.list(memory.len()).filter(|list| list.len() < FREE_MAX) {
+            list.push(memory);
+        }
+    });
 }
 
 impl Drop for Buffer {
