@@ -60,7 +60,8 @@ pub struct FrameCounter {
     walk: FrameWalk,
     /// The first frame has come.
     begun: bool,
-    /// It has come whole.
+    is_of_backend: bool,
+    /// The settings that decide about windows are in force.
     has_settings: bool,
     resets: Bucket,
     controls: Bucket,
@@ -76,6 +77,7 @@ impl FrameCounter {
         Self {
             walk: FrameWalk::before(PREFACE),
             begun: false,
+            is_of_backend: false,
             has_settings: false,
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
@@ -89,13 +91,14 @@ impl FrameCounter {
     pub fn of_backend() -> Self {
         Self {
             walk: FrameWalk::default(),
+            is_of_backend: true,
             resets: Bucket::new(RESETS_OF_BACKEND),
             controls: Bucket::new(CONTROLS_OF_BACKEND),
             ..Self::new()
         }
     }
 
-    /// True once the first frame, which is that of the settings, has come whole.
+    /// True once a backend has sent its settings, which are its first frame, or a client has acknowledged ours.
     pub fn has_settings(&self) -> bool {
         self.has_settings
     }
@@ -131,7 +134,10 @@ impl FrameCounter {
     }
 
     fn end(&mut self, head: FrameHead) {
-        self.has_settings |= self.begun;
+        self.has_settings |= match self.is_of_backend {
+            true => self.begun,
+            false => head.kind == SETTINGS && head.has(ACK),
+        };
         if head.has(END_HEADERS) {
             self.head_began = None;
         }

@@ -34,6 +34,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
 use self::limits::Excess;
+use self::received_body::ReceivedBody;
 use self::response::ResponseTranslator;
 use self::stream::{Http2Stream, SEND_BUFFER};
 use self::wire::{SharedStream, Wire, WireNotes};
@@ -97,7 +98,8 @@ pub async fn serve(
             conversation.state.ends_itself(true);
             let heads = Cell::new(0);
             let begin = |incoming, number| {
-                serve_stream(conversation.begin_request(number), Rc::clone(&shared), incoming, &heads)
+                let places = (Rc::clone(&shared), Rc::clone(&notes));
+                serve_stream(conversation.begin_request(number), places, incoming, &heads)
             };
             let mut client = Http2Client {
                 conversation,
@@ -265,12 +267,15 @@ impl Http2Client<'_> {
                     let ended = if quiet { Ended::Done } else { self.notes.end().unwrap_or(Ended::ClientLeft) };
                     return Some(self.leaving.map_or(ended, |leaving| leaving.ended));
                 }
-                Poll::Pending => match self.notes.take_excess() {
-                    // The next round tells the client.
-                    Some(Ended::Http2Error) => self.cut(Ended::Http2Error, Reason::PROTOCOL_ERROR),
-                    Some(ended) => self.cut(ended, Reason::ENHANCE_YOUR_CALM),
-                    None => return None,
-                },
+                Poll::Pending => {
+                    self.notes.wake_those_that_wait();
+                    match self.notes.take_excess() {
+                        // The next round tells the client.
+                        Some(Ended::Http2Error) => self.cut(Ended::Http2Error, Reason::PROTOCOL_ERROR),
+                        Some(ended) => self.cut(ended, Reason::ENHANCE_YOUR_CALM),
+                        None => return None,
+                    }
+                }
             }
         }
     }
@@ -416,7 +421,12 @@ impl Drop for HeldHead<'_> {
 }
 
 /// Serves one stream, unless a command ends it.
-async fn serve_stream(conversation: Conversation, shared: Rc<Shared<'_>>, incoming: Incoming, heads: &Cell<usize>) {
+async fn serve_stream(
+    conversation: Conversation,
+    (shared, notes): (Rc<Shared<'_>>, Rc<WireNotes>),
+    incoming: Incoming,
+    heads: &Cell<usize>,
+) {
     let (request, mut respond) = incoming;
     if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx))).await.is_ready() {
         // Nothing is done for a stream that its client has taken back.
@@ -435,7 +445,8 @@ async fn serve_stream(conversation: Conversation, shared: Rc<Shared<'_>>, incomi
     conversation.context.counters().http2_streams.add(1);
     let response = ResponseTranslator::new(head.method == http::Method::HEAD, framing == StreamBody::Tunnel);
     drop(head);
-    let stream = Http2Stream::new(&conversation, body, framing, respond, response);
+    let body = ReceivedBody::new(body, framing).before_settings(notes);
+    let stream = Http2Stream::new(&conversation, (body, framing), respond, response);
     tokio::select! {
         biased;
         // It notices a command by itself, and says so in its line of the log.

@@ -4,12 +4,14 @@
 //! Judges no byte and no trailer: the reader of bodies does. Invariant: the windows are opened again for exactly those
 //! bytes that were read from here.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
 
+use super::wire::WireNotes;
 use crate::http::http2_head::{StreamBody, write_field};
 
 /// The body of a stream, in the framing of HTTP/1.
@@ -23,13 +25,29 @@ pub struct ReceivedBody {
     data: Bytes,
     is_chunk: bool,
     ended: bool,
+    /// Where to learn that the peer has acknowledged our settings; `None`: nothing waits for that.
+    notes: Option<Rc<WireNotes>>,
 }
 
 impl ReceivedBody {
     /// The body of a stream behind its head.
     pub fn new(stream: RecvStream, framing: StreamBody) -> Self {
         let ended = framing == StreamBody::None;
-        Self { stream, framing, before: Vec::new(), before_read: 0, data: Bytes::new(), is_chunk: false, ended }
+        Self {
+            stream,
+            framing,
+            before: Vec::new(),
+            before_read: 0,
+            data: Bytes::new(),
+            is_chunk: false,
+            ended,
+            notes: None,
+        }
+    }
+
+    /// The body of a stream that may have begun before its client knew our settings.
+    pub fn before_settings(self, notes: Rc<WireNotes>) -> Self {
+        Self { notes: (!self.ended).then_some(notes), ..self }
     }
 
     /// True if the stream has ended behind what was read.
@@ -97,9 +115,24 @@ impl ReceivedBody {
                 Poll::Pending => return self.pending(),
             },
             Poll::Ready(None) => self.ended = true,
-            Poll::Pending => return self.pending(),
+            Poll::Pending => {
+                self.look_at_window(cx);
+                return self.pending();
+            }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Opens the window again that our settings have narrowed. They come into force when the client acknowledges them, and
+    /// take as much from the windows of streams that are there (RFC 9113 §6.9.2): what was read by then, and was too
+    /// little for an update, may be all that is left. h2 looks at that only when more is read, and the client may have
+    /// none to send.
+    fn look_at_window(&mut self, cx: &mut Context<'_>) {
+        if self.notes.as_ref().is_some_and(|notes| notes.poll_settings(cx).is_ready()) {
+            self.notes = None;
+            // It fails only for a stream that has ended.
+            let _ = self.stream.flow_control().release_capacity(0);
+        }
     }
 
     /// Waits, unless the end of the chunk before can be read.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 
 use super::received_body::ReceivedBody;
 use super::response::{Piece, ResponseTranslator};
@@ -49,15 +49,14 @@ impl Http2Stream {
     /// A stream behind its head. `response`: knows what the request asks of its response.
     pub fn new(
         conversation: &Conversation,
-        stream: RecvStream,
-        framing: StreamBody,
+        (request, framing): (ReceivedBody, StreamBody),
         respond: SendResponse<Bytes>,
         response: ResponseTranslator,
     ) -> Self {
         let is_tunnel = framing == StreamBody::Tunnel;
         Self {
             state: Rc::clone(&conversation.state),
-            request: ReceivedBody::new(stream, framing),
+            request,
             respond: RefCell::new(respond),
             body: RefCell::default(),
             response,

@@ -36,7 +36,7 @@ pub struct WireNotes {
     pub head_began: Cell<Option<Micros>>,
     /// Streams that were reset by this process and are not counted yet.
     pub resets: Cell<u64>,
-    /// The settings of a backend have come, or none will.
+    /// The settings of a backend have come, or none will; or a client has acknowledged those of this process.
     pub settled: Cell<bool>,
     /// Wait for that.
     waiting: RefCell<Vec<Waker>>,
@@ -45,7 +45,7 @@ pub struct WireNotes {
 }
 
 impl WireNotes {
-    /// Ready once the settings of a backend have come, or none will.
+    /// Ready once `settled` is true.
     pub fn poll_settings(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.settled.get() {
             return Poll::Ready(());
@@ -57,7 +57,7 @@ impl WireNotes {
         Poll::Pending
     }
 
-    /// Wakes those that wait for settings which have come.
+    /// Wakes those that wait for it. Must be called behind h2, which has looked at the frame by then.
     pub fn wake_those_that_wait(&self) {
         if self.settled.get() {
             self.waiting.take().into_iter().for_each(Waker::wake);

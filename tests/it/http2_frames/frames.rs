@@ -6,7 +6,7 @@ use super::cases::{Case, IGNORED, SERVED, connection, run, stream};
 use super::hpack::{block, literal};
 use super::site::{BODY, Site};
 use super::wire::*;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, eventually};
 
 /// Time in which DATA that must not come would have come.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -323,4 +323,28 @@ fn section_6_10_continuation() {
         }),
     ];
     run(cases);
+}
+
+/// A client may send before it knows the settings of the server. What it has sent by then counts against their windows
+/// once it has acknowledged them: with 16,384 bytes of DATA, a window of 16,384 is used up.
+#[test]
+fn section_6_9_2_a_window_that_settings_narrow_is_opened_again() {
+    let site = Site::start("");
+    let mut client = Client::connect(site.address);
+    let body = vec![b'x'; 1 << 14];
+    let data = frame(DATA, 0, 1, &body);
+    client.send([PREFACE, &settings(&[]), &post(1, "/echo"), &data].concat());
+    let backend = || site.sessile.status()["pools"][0]["backends"][0]["bytes_up"].as_u64();
+    eventually("the body to be read", || backend().is_some_and(|bytes| bytes >= 1 << 14).then_some(()));
+    client.until("SETTINGS", |event| match event {
+        Event::Settings(own) => own.contains(&(INITIAL_WINDOW_SIZE, 1 << 14)).then_some(()),
+        _ => None,
+    });
+    client.send(frame(SETTINGS, ACK, 0, []));
+    client.until("the window of the stream", |event| match event {
+        Event::Window { stream: 1, by } => (*by == 1 << 14).then_some(()),
+        _ => None,
+    });
+    client.data(1, &body, true);
+    assert_eq!(client.response(1).status, 200);
 }
