@@ -39,13 +39,10 @@ use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
 use crate::remote_text;
-use crate::tls::{Termination, Upstream, in_words, io_in_words};
+use crate::tls::{HTTP1, HTTP2, Termination, Upstream, in_words, io_in_words};
 
 /// The longest delay of a first check: first checks are spread, but a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
-/// Names of protocols in ALPN.
-const HTTP1: &[u8] = b"http/1.1";
-const HTTP2: &[u8] = b"h2";
 
 /// The running checks, one task per backend.
 pub struct Probes {
@@ -336,7 +333,7 @@ fn client_config(settings: &CheckSettings, protocol: Option<&[u8]>) -> Result<Ar
         return Ok(config);
     }
     let mut config = Arc::unwrap_or_clone(config);
-    config.alpn_protocols = vec![HTTP2.to_vec()];
+    config.alpn_protocols = vec![HTTP2.into()];
     Ok(Arc::new(config))
 }
 

@@ -12,7 +12,7 @@ use super::edit::write_line;
 use super::framing::forbids_framing;
 
 macro_rules! statuses {
-    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $phrase:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal;)+) => {
         /// The statuses of replies (RFC 9110 §15.5 and §15.6, RFC 6585 §5).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum StatusCode { $($(#[doc = $doc])+ $name,)+ }
@@ -25,38 +25,33 @@ macro_rules! statuses {
             pub fn code(self) -> u16 {
                 match self { $(Self::$name => $code,)+ }
             }
-
-            /// The reason phrase in the status line, such as `Bad Gateway`.
-            pub fn phrase(self) -> &'static str {
-                match self { $(Self::$name => $phrase,)+ }
-            }
         }
     };
 }
 
 statuses! {
     /// The request is malformed or ambiguous.
-    BadRequest = 400, "Bad Request";
+    BadRequest = 400;
     /// No route of the listener takes the request.
-    NotFound = 404, "Not Found";
+    NotFound = 404;
     /// The request did not come in time.
-    RequestTimeout = 408, "Request Timeout";
+    RequestTimeout = 408;
     /// The request line is too long.
-    UriTooLong = 414, "URI Too Long";
+    UriTooLong = 414;
     /// Host is not a site of this connection's server name.
-    Misdirected = 421, "Misdirected Request";
+    Misdirected = 421;
     /// The head or the trailers are too long.
-    FieldsTooLarge = 431, "Request Header Fields Too Large";
+    FieldsTooLarge = 431;
     /// CONNECT, or a transfer coding that is not known here.
-    NotImplemented = 501, "Not Implemented";
+    NotImplemented = 501;
     /// The response of the backend is malformed, ambiguous, or did not come.
-    BadGateway = 502, "Bad Gateway";
+    BadGateway = 502;
     /// No backend can be used.
-    Unavailable = 503, "Service Unavailable";
+    Unavailable = 503;
     /// The response of the backend did not come in time.
-    GatewayTimeout = 504, "Gateway Timeout";
+    GatewayTimeout = 504;
     /// The version of the request is neither HTTP/1.0 nor HTTP/1.1.
-    VersionNotSupported = 505, "HTTP Version Not Supported";
+    VersionNotSupported = 505;
 }
 
 /// The field with the id of the request, where the listener has no other name for it.
@@ -115,7 +110,7 @@ fn write_reply(
     to_head: bool,
     now_unix_s: u64,
 ) {
-    let body = format!("{} {}\n{second_line}\n", status.code(), status.phrase());
+    let body = format!("{} {}\n{second_line}\n", status.code(), phrase(status.code()));
     let content_type = Some("text/plain; charset=utf-8");
     write_answer(out, &Answer { content_type, body: body.as_bytes(), ..reply(status, id, to_head) }, now_unix_s);
 }

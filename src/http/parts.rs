@@ -10,12 +10,13 @@ use super::work::spend;
 
 /// The path of a target; empty for `*`, and for a URI without a path.
 pub fn path(target: Target<'_>) -> &[u8] {
-    split(target).0
+    path_and_query(target).0
 }
 
 /// The values of this name in the query, in order; without `=`, a name has an empty value.
 pub fn query<'a>(target: Target<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
-    split(target).1.split(|byte| *byte == b'&').filter_map(move |pair| value_of(pair, name))
+    let query = path_and_query(target).1;
+    query.strip_prefix(b"?").unwrap_or(query).split(|byte| *byte == b'&').filter_map(move |pair| value_of(pair, name))
 }
 
 /// The values of this parameter in the segments of a path (`/a;name=value/b`), in order.
@@ -34,15 +35,14 @@ pub fn segments(path: &[u8], count: usize) -> Option<&[u8]> {
     Some(&path[..=last])
 }
 
-/// Path and query; the query is empty where the target has none.
-fn split(target: Target<'_>) -> (&[u8], &[u8]) {
+/// The path of a target, and what follows it from `?` on.
+pub fn path_and_query(target: Target<'_>) -> (&[u8], &[u8]) {
     let whole = match target {
         Target::Origin(whole) | Target::Absolute { path: whole, .. } => whole,
         Target::Asterisk => return (b"", b""),
     };
     spend(whole.len());
-    let (path, query) = split_at_byte(whole, b'?');
-    (path, query.unwrap_or_default())
+    whole.split_at(split_at_byte(whole, b'?').0.len())
 }
 
 /// The value of `name=value`; `None`: the text has another name.

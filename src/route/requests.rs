@@ -18,6 +18,7 @@ use super::{RouteFacts, RouteMatch, offers, parent};
 use crate::config;
 use crate::http::field::Fields;
 use crate::http::head::Request;
+use crate::http::parts;
 use crate::http::target::Target;
 use crate::server_name::{NAME_MAX, NamePattern, fold};
 
@@ -59,11 +60,7 @@ pub fn canonical<'b>(host: &[u8], buffer: &'b mut HostBuffer) -> Option<&'b str>
 
 /// The path of a target, and what follows it from `?` on. A target without a path has `/`.
 pub fn path_and_query(target: Target<'_>) -> (&[u8], &[u8]) {
-    let target = match target {
-        Target::Origin(target) | Target::Absolute { path: target, .. } => target,
-        Target::Asterisk => b"/",
-    };
-    let (path, query) = target.split_at(memchr::memchr(b'?', target).unwrap_or(target.len()));
+    let (path, query) = parts::path_and_query(target);
     (if path.is_empty() { b"/" } else { path }, query)
 }
 

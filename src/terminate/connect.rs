@@ -24,11 +24,7 @@ use crate::outcome::Ended;
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::socket::{connect, connect_in_turn};
 use crate::sticky::{Facts, Left};
-use crate::tls::Upstream;
-
-/// Names of protocols in ALPN (RFC 7301 §6).
-const HTTP1: &[u8] = b"http/1.1";
-const HTTP2: &[u8] = b"h2";
+use crate::tls::{HTTP1, HTTP2, Upstream};
 
 /// A connection to a backend, ready for the client's bytes.
 pub struct Connected {

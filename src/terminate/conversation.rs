@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::deadline::Timeouts;
 use super::runtime::RuntimeContext;
 use super::state::ConversationState;
 use crate::access_log::{ConnectionLine, LogRecord, LogRules};
@@ -128,6 +129,14 @@ impl Conversation {
         let known = rules.as_ref().filter(|known| Arc::ptr_eq(&known.0, judge)).map(Rc::clone);
         *rules = Some(known.unwrap_or_else(|| Rc::new(JudgingListener(Arc::clone(judge)))));
         rules.clone()
+    }
+
+    /// Timeouts of the configuration in force, for requests of a pool or for a client that has none yet.
+    pub fn timeouts(&self, pool: Option<&Pool>) -> Timeouts {
+        let listener = self.listener();
+        let nearer =
+            [listener.as_ref().map(|listener| &listener.config.limits), pool.map(|pool| &pool.config().limits)];
+        Timeouts::of(&self.context.current.load().config.limits, nearer.into_iter().flatten())
     }
 
     /// True if descriptors are scarce: the conversation then holds none that it can do without.

@@ -8,7 +8,7 @@ use crate::config;
 use crate::connection::ClientInfo;
 use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
-use crate::tls::{self, Identity, TlsFacts};
+use crate::tls::{self, HTTP2, Identity, TlsFacts};
 
 /// A client's TLS, as backends may learn of it.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Secured {
 
     /// True if the handshake has agreed on HTTP/2.
     pub fn speaks_http2(&self) -> bool {
-        self.alpn.as_deref() == Some(b"h2")
+        self.alpn.as_deref() == Some(HTTP2)
     }
 
     /// Describes TLS that a proxy in front terminated: by its PROXY header, or else by `client_tls` of the listener.

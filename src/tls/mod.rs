@@ -39,6 +39,11 @@ pub use self::tickets::{LIFETIME_S, TicketSecrets};
 pub use self::upstream::Upstream;
 pub use self::words::{in_words, io_in_words};
 
+/// Names of protocols in ALPN (RFC 7301 §6).
+pub const HTTP1: &[u8] = b"http/1.1";
+/// That of HTTP/2 (RFC 9113 §3.2).
+pub const HTTP2: &[u8] = b"h2";
+
 use self::clients::Policy;
 use self::pem::{Files, KeyError};
 use self::server::SharedTls;

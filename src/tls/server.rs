@@ -19,6 +19,7 @@ use super::certs::Index;
 use super::clients::{self, CertificateExpired, Identity, Policy};
 use super::pem::sha256;
 use super::tickets::{Binding, TicketKeys, Ticketer};
+use super::{HTTP1, HTTP2};
 use crate::config::{PoolHttp, TlsVersion};
 use crate::proxy_protocol::ssl::{Shown, Ssl};
 use crate::server_name::NamePattern;
@@ -33,8 +34,7 @@ const COMMON_NAME_MAX: usize = 256;
 
 /// The ALPN protocols of listeners in front of pools with `http = true`, the preferred one first: the versions that are
 /// read, HTTP/2 where `http2 = true`. Requests to backends are HTTP/1.1.
-const HTTP: [&str; 2] = ["http/1.1", "http/1.0"];
-const HTTP2: &str = "h2";
+const HTTP: [&[u8]; 2] = [HTTP1, b"http/1.0"];
 
 /// The settings that all routes of a process share.
 pub(super) struct SharedTls {
@@ -55,7 +55,7 @@ pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion
 /// The protocols that a listener offers by ALPN in front of a pool; `http2` has a meaning only with `http`.
 pub(super) fn alpn(http: bool, http2: bool, own: &[String]) -> Vec<Vec<u8>> {
     if http {
-        return http2.then_some(HTTP2).into_iter().chain(HTTP).map(Vec::from).collect();
+        return http2.then_some(HTTP2).into_iter().chain(HTTP).map(<[u8]>::to_vec).collect();
     }
     own.iter().map(|name| name.clone().into_bytes()).collect()
 }
@@ -64,7 +64,7 @@ pub(super) fn alpn(http: bool, http2: bool, own: &[String]) -> Vec<Vec<u8>> {
 pub(super) fn alpn_of_backends(http: PoolHttp, own: &[String]) -> Vec<Vec<u8>> {
     match http {
         PoolHttp::Off => alpn(false, false, own),
-        PoolHttp::Http1 => vec![HTTP[0].into()],
+        PoolHttp::Http1 => vec![HTTP1.into()],
         PoolHttp::Http2 => vec![HTTP2.into()],
     }
 }

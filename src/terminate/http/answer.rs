@@ -63,7 +63,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             return AfterRequest::Over(Ended::Done);
         }
         self.conversation.context.counters().answers.add(1);
-        let limit = self.limits(None).body.unwrap_or(ANSWER_MAX);
+        let limit = self.conversation.timeouts(None).body.unwrap_or(ANSWER_MAX);
         match until(clock::now() + limit, write_all(&mut self.client.stream, &text)).await {
             Some(Ok(())) => {}
             Some(Err(fault)) => return AfterRequest::Over(fault.ending(Endpoint::Client)),

@@ -78,7 +78,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         first_until: Micros,
         mut reader: Option<Box<RequestReader>>,
     ) -> Result<Option<Box<RequestReader>>, Ended> {
-        let (conversation, limits) = (self.conversation, self.limits(None));
+        let (conversation, limits) = (self.conversation, self.conversation.timeouts(None));
         let state = &conversation.state;
         state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
         // No request is under way: a close in good order loses nothing.

@@ -48,7 +48,7 @@ use super::buffer::Buffer;
 use super::byte_stream::{ByteStream as _, ClientStream};
 use super::connect::Connector;
 use super::conversation::Conversation;
-use super::deadline::{Deadline, LINGER, Timeouts};
+use super::deadline::{Deadline, LINGER};
 use super::http2::backend::can_carry;
 use super::linger_after;
 use super::secure::Secured;
@@ -301,7 +301,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         mut message: RequestMessage,
         (writer, response): (&ResponseWriter<'_>, &mut ResponseReader),
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
-        let (conversation, limits) = (self.conversation, self.limits(Some(connector.pool)));
+        let (conversation, limits) = (self.conversation, self.conversation.timeouts(Some(connector.pool)));
         let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
         // The backend itself may ask for that once.
         let mut may_be_refused = true;
@@ -395,14 +395,6 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         }
         self.finish_and_drain(LINGER).await;
         AfterRequest::Over(Ended::Done)
-    }
-
-    /// Timeouts of the configuration in force, for a request that has a pool or has none yet.
-    fn limits(&self, pool: Option<&Pool>) -> Timeouts {
-        let listener = self.conversation.listener();
-        let nearer =
-            [listener.as_ref().map(|listener| &listener.config.limits), pool.map(|pool| &pool.config().limits)];
-        Timeouts::of(&self.conversation.context.current.load().config.limits, nearer.into_iter().flatten())
     }
 }
 

@@ -188,7 +188,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let is_http2 = pool.config().http == PoolHttp::Http2;
         let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend, is_http2)));
         let late = || RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
-        match self.limits(Some(pool)).response {
+        match self.conversation.timeouts(Some(pool)).response {
             Some(limit) => until(clock::now() + limit, place).await.ok_or_else(late)?,
             None => place.await,
         }

@@ -40,7 +40,7 @@ use self::stream::{Http2Stream, SEND_BUFFER};
 use self::wire::{SharedStream, Wire, WireNotes};
 use super::buffer::Buffer;
 use super::conversation::Conversation;
-use super::deadline::{CLOSING_MAX, Deadline, LINGER, Timeouts, until};
+use super::deadline::{CLOSING_MAX, Deadline, LINGER, until};
 use super::http::{RequestRules, Shared, serve_one_request};
 use super::secure::Secured;
 use super::state::ConversationStage;
@@ -300,9 +300,7 @@ impl Http2Client<'_> {
     /// What ends next, and when; `quiet`: no stream is there.
     fn next_end(&self, quiet: bool) -> Option<(Micros, TimedEnd)> {
         let Self { conversation, limits, idle_since, .. } = self;
-        let listener = conversation.listener();
-        let nearer = listener.as_ref().map(|listener| &listener.config.limits);
-        let timeouts = Timeouts::of(&conversation.context.current.load().config.limits, nearer);
+        let timeouts = conversation.timeouts(None);
         // The last bytes of responses wait for a window that stays shut, though their streams are done.
         if quiet && self.connection.as_ref().is_some_and(Connection::has_streams) && !self.is_cut {
             return timeouts.body.map(|limit| (idle_since + limit, TimedEnd::Cut(Ended::BodyTimeout)));
