@@ -1,17 +1,20 @@
-//! What the pure steps of a terminated request cost: its head, its cookie, what is written for the backend, and where
-//! bodies end.
+//! What the pure steps of a terminated request cost: its head, its route, its cookie, what is written for the backend, and
+//! where bodies end.
 //!
 //! Measures no system call. Invariant: every case is checked once, before it is timed, to answer what its name says.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
+use sessile::config;
 use sessile::http::body::Body;
 use sessile::http::cookie;
 use sessile::http::edit::{CookieEdit, CookieNames, RequestEdit, ResponseEdit, write_request, write_response};
 use sessile::http::forwarded::Forwarding;
 use sessile::http::head::{RequestReader, ResponseReader};
 use sessile::http::{Framing, Progress};
+use sessile::route::RouteFacts;
+use sessile::route::requests::{RequestFacts, RequestTable};
 
 fn main() {
     divan::main();
@@ -177,4 +180,40 @@ fn body_64_kib_in_chunks_of_4_kib(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn body_64_kib_in_chunks_of_16_bytes(bencher: Bencher<'_, '_>) {
     bench_chunks(bencher, 16);
+}
+
+/// Finds the route of a usual request among so many: twenty of one path for each host, of which half ask for a method, too.
+#[divan::bench(args = [1, 100, 10_000])]
+fn request_route_by_host_and_path(bencher: Bencher<'_, '_>, routes: usize) {
+    let table = request_table(routes);
+    let head = usual();
+    let mut reader = RequestReader::new();
+    assert!(matches!(reader.read(&head), Progress::Done(_)));
+    let request = reader.request(&head);
+    let find = || {
+        let mut host = [0; sessile::server_name::NAME_MAX];
+        table.find(&RequestFacts::of(black_box(&request), RouteFacts::default(), &mut host))
+    };
+    assert_eq!(find().and_then(|found| found.route), Some(routes - 1));
+    bencher.bench_local(find);
+}
+
+/// The last route is that of the usual request.
+fn request_table(routes: usize) -> RequestTable {
+    let mut text = String::from("[[pool]]\nname = \"app\"\nhttp = true\nbackend = [\"127.0.0.1:9000\"]\n");
+    text += "[[listener]]\naddress = \"127.0.0.1:8080\"\npool = \"app\"\n";
+    for number in 0..routes {
+        let back = routes - 1 - number;
+        let (host, path) = match (back / 20, back % 20) {
+            (0, 0) => ("shop.example.org".to_owned(), "/account".to_owned()),
+            (0, path) => ("shop.example.org".to_owned(), format!("/account{}/p{path}", "/orders".repeat(path % 4))),
+            (host, path) => (format!("host{host}.example.org"), format!("/area{}/p{path}", "/orders".repeat(path % 4))),
+        };
+        let method = if back % 2 == 1 { "method = [\"GET\"]\n" } else { "" };
+        text += &format!("[[listener.route]]\nhost = [\"{host}\"]\npath = [\"{path}\"]\n{method}pool = \"app\"\n");
+    }
+    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+    let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+    let listener = &config.listeners[0];
+    RequestTable::new(&listener.routes, Some(0), |_| 0)
 }
