@@ -1,27 +1,23 @@
 //! Limits on connections in total, per listener and per source: [`ListenerState::admit`] gives a [`Permit`] or none.
 //!
 //! Accepts nothing and closes nothing. Invariant: dropping a `Permit` gives back everything that was counted for it,
-//! once; no other code lowers these counts. `held.rs` counts the memory of bytes read ahead.
+//! once; no other code lowers these counts. `held.rs` counts the memory of bytes read ahead, `rates.rs` the requests of
+//! clients.
 
 mod held;
+mod rates;
+mod shards;
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, atomic::AtomicU64};
 
-use ahash::AHashMap;
-
 pub use self::held::{HeldBytes, HelloMemory, UNCOUNTED};
+pub use self::rates::RequestRates;
 
+use self::shards::Shards;
 use crate::counters::{ListenerCounters, Padded};
 use crate::outcome::Ended;
-
-/// Locks for per-source counts: many, so that two sources rarely wait for the same lock.
-const SHARDS: usize = 64;
-
-/// A shard of this many sources drops those without connections before it grows further.
-const SWEEP_FROM: usize = 256;
 
 /// The state of a listener that survives reloads: its counters, its limit and its open connections.
 #[derive(Debug)]
@@ -96,7 +92,7 @@ impl ListenerState {
         let limited = self.admission.per_source.load(Relaxed) != 0;
         let source = source.filter(|_| limited).map(source_network);
         if let Some(source) = source {
-            self.admission.shard(&source).sources.entry(source).or_default().open += 1;
+            self.admission.sources.lock(bits_of(source)).entries.entry(source).or_default().open += 1;
         }
         Permit { listener: Arc::clone(self), source: source.map(Box::new) }
     }
@@ -111,16 +107,11 @@ pub struct Admission {
     refused: AtomicU64,
     /// Packed limits: connections per source in the low half, new connections per second in the high half; 0 is off.
     per_source: AtomicU64,
-    /// Each with a cache line of its own, so that two sources do not slow each other down.
-    sources: Box<[Padded<Mutex<Shard>>]>,
+    sources: Shards<IpAddr, Source>,
+    /// What clients may still request.
+    request_rates: RequestRates,
     /// Memory of the bytes read ahead, of all connections.
     pub hello_memory: Arc<HelloMemory>,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    sources: AHashMap<IpAddr, Source>,
-    sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -138,7 +129,8 @@ impl Admission {
             connections_max: AtomicUsize::new(connections_max),
             refused: AtomicU64::new(0),
             per_source: AtomicU64::new(0),
-            sources: (0..SHARDS).map(|_| Padded::default()).collect(),
+            sources: Shards::new(),
+            request_rates: RequestRates::default(),
             hello_memory: Arc::default(),
         }
     }
@@ -173,28 +165,15 @@ impl Admission {
 
     /// Client addresses that are counted now; 0 while per-source limits are off.
     pub fn sources(&self) -> usize {
-        let count = |shard: &Padded<Mutex<Shard>>| {
-            shard.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sources.len()
-        };
-        self.sources.iter().map(count).sum()
-    }
-
-    fn shard(&self, source: &IpAddr) -> std::sync::MutexGuard<'_, Shard> {
-        let hash = match source {
-            IpAddr::V4(v4) => u64::from(u32::from(*v4)),
-            IpAddr::V6(v6) => (u128::from(*v6) >> 64) as u64,
-        };
-        let index = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS;
-        // A panic elsewhere leaves counts that are at worst one too high.
-        self.sources[index].0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.sources.len()
     }
 
     fn hold(&self, source: IpAddr, now_s: u64) -> Result<(), Ended> {
         let packed = self.per_source.load(Relaxed);
         let (open_max, rate_max) = (packed as u32, (packed >> 32) as u32);
-        let mut shard = self.shard(&source);
-        shard.sweep(now_s);
-        let entry = shard.sources.entry(source).or_default();
+        let mut shard = self.sources.lock(bits_of(source));
+        shard.sweep(usize::MAX, |source| source.open > 0 || source.second == now_s);
+        let entry = shard.entries.entry(source).or_default();
         if entry.second != now_s {
             (entry.second, entry.begun) = (now_s, 0);
         }
@@ -211,23 +190,12 @@ impl Admission {
 
     fn release(&self, source: IpAddr) {
         let rate_off = self.per_source.load(Relaxed) >> 32 == 0;
-        let mut shard = self.shard(&source);
-        if let Some(entry) = shard.sources.get_mut(&source) {
+        let mut shard = self.sources.lock(bits_of(source));
+        if let Some(entry) = shard.entries.get_mut(&source) {
             entry.open = entry.open.saturating_sub(1);
             if entry.open == 0 && rate_off {
-                shard.sources.remove(&source);
+                shard.entries.remove(&source);
             }
-        }
-    }
-}
-
-impl Shard {
-    /// Drops sources that have no connection and began none in this second.
-    fn sweep(&mut self, now_s: u64) {
-        if self.sources.len() >= self.sweep_at.max(SWEEP_FROM) {
-            self.sources.retain(|_, source| source.open > 0 || source.second == now_s);
-            self.sources.shrink_to_fit();
-            self.sweep_at = self.sources.len() * 2;
         }
     }
 }
@@ -254,6 +222,11 @@ impl Permit {
     /// The memory that bytes read ahead of this connection count for.
     pub fn hello_memory(&self) -> &Arc<HelloMemory> {
         &self.listener.admission.hello_memory
+    }
+
+    /// What clients may still request of the process.
+    pub fn request_rates(&self) -> &RequestRates {
+        &self.listener.admission.request_rates
     }
 
     /// Counts the connection for its source, once that is known. Costs one atomic load while these limits are off.
@@ -289,6 +262,14 @@ pub fn source_network(source: IpAddr) -> IpAddr {
     }
 }
 
+/// Bits that tell two sources apart.
+fn bits_of(source: IpAddr) -> u64 {
+    match source {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        IpAddr::V6(v6) => (u128::from(v6) >> 64) as u64,
+    }
+}
+
 /// Adds one unless the limit is reached.
 fn take(count: &AtomicUsize, max: usize) -> bool {
     if count.fetch_add(1, Relaxed) < max {
@@ -300,6 +281,7 @@ fn take(count: &AtomicUsize, max: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::shards::{SHARDS, SWEEP_FROM};
     use super::*;
 
     fn admission(max: usize) -> (Arc<Admission>, Arc<ListenerState>) {
@@ -374,7 +356,7 @@ mod tests {
     #[test]
     fn two_sources_do_not_write_into_one_line() {
         let (admission, _) = admission(1);
-        let blocks: std::collections::BTreeSet<_> = admission.sources.iter().map(block).collect();
+        let blocks: std::collections::BTreeSet<_> = admission.sources.0.iter().map(block).collect();
         assert_eq!(blocks.len(), SHARDS);
     }
 
@@ -386,7 +368,7 @@ mod tests {
             let mut permit = listener.admit().unwrap();
             permit.hold_source(std::net::Ipv4Addr::from(n).into(), u64::from(n / 1000)).unwrap();
         }
-        let kept: usize = admission.sources.iter().map(|shard| shard.0.lock().unwrap().sources.len()).sum();
+        let kept = admission.sources();
         assert!(kept <= SHARDS * (SWEEP_FROM + 100), "{kept}");
         assert_eq!(admission.open(), 0);
     }

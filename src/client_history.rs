@@ -95,11 +95,14 @@ pub struct ClientNotes {
 /// that clients cause alone, as by bytes that are no TLS, are not noted: a scan would fill the memory with them. A client
 /// that goes over a rate may be a busy browser.
 pub fn is_noticed(ended: Ended) -> bool {
-    use Ended::{CertificateExpired, HandshakeFailed, Http2Flood, Http2Resets, Misdirected};
+    use Ended::{CertificateExpired, CertificateRevoked, HandshakeFailed, Http2Flood, Http2Resets, Misdirected};
     match ended.fault() {
         Party::None => ended == Ended::Drained,
         Party::Client => {
-            matches!(ended, HandshakeFailed | CertificateExpired | Misdirected | Http2Flood | Http2Resets)
+            matches!(
+                ended,
+                HandshakeFailed | CertificateExpired | CertificateRevoked | Misdirected | Http2Flood | Http2Resets
+            )
         }
         Party::Backend | Party::Us => true,
         Party::Limit => ended != Ended::KeepaliveTimeout,

@@ -251,6 +251,8 @@ pub struct ConversationCounters {
     pub log_dropped: Counter,
     /// Requests that were refused, by the number of the refusal.
     pub requests_refused: WordCounters,
+    /// Requests that a limit of requests ended, by the place of the ending in `Ended::OF_REQUEST_LIMITS`.
+    pub requests_limited: WordCounters,
     /// Responses that were refused, by the number of the refusal.
     pub responses_refused: WordCounters,
 }

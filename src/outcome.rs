@@ -109,8 +109,11 @@ endings! {
     /// The TLS handshake failed: nothing in common, a certificate that is refused on either side, or bytes that are
     /// wrong.
     HandshakeFailed = "handshake_failed", Client;
-    /// The client resumed a TLS session, and its certificate has expired since the session began.
+    /// The client resumed a TLS session, and since that began its certificate has expired, or the revocation list of its
+    /// authority.
     CertificateExpired = "certificate_expired", Client;
+    /// The certificate of the client is in a revocation list of `crl`.
+    CertificateRevoked = "certificate_revoked", Client;
     /// The client closed inside the TLS handshake.
     HandshakeCut = "handshake_cut", Client;
     /// After the handshake the client sent what is not TLS, or ended it with an alert.
@@ -127,6 +130,10 @@ endings! {
     Http2Flood = "http2_flood", Client;
     /// The client reset more streams than an HTTP/2 connection may.
     Http2Resets = "http2_resets", Client;
+    /// The body of a request is longer than `body_max`; the reply was 413.
+    BodyTooLarge = "body_too_large", Limit;
+    /// The client makes more requests than `request_rate` gives it; the reply was 429.
+    RequestRate = "request_rate", Limit;
     /// A route answered the request, with a redirect or a content of the configuration.
     Answered = "answered", None;
     /// A request was for a host with other rules of TLS than its connection; the reply was 421.
@@ -199,6 +206,9 @@ impl Ended {
     /// Number of endings, for arrays of counters.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// Endings that limits of requests cause, in the order of their counters.
+    pub const OF_REQUEST_LIMITS: &'static [Self] = &[Self::BodyTooLarge, Self::RequestRate];
+
     /// True if the connection was turned away before any backend was tried.
     pub fn refused(self) -> bool {
         use Ended::*;
@@ -223,6 +233,7 @@ impl Ended {
                 | HandshakeFailed
                 | HandshakeCut
                 | CertificateExpired
+                | CertificateRevoked
                 | Misdirected
                 | NoRoute
                 | SourceConnections

@@ -19,6 +19,8 @@ use crate::waiting::{self, Stepwise};
 pub const CONFIGURATION_MAX: u64 = 16 << 20;
 /// The longest file of certificates or keys of TLS; a bundle of all public authorities is a quarter of it.
 pub const PEM_MAX: u64 = 1 << 20;
+/// The longest file of revocation lists: some 400,000 certificates.
+pub const CRL_MAX: u64 = 16 << 20;
 /// The longest file of cookie keys, or of one secret or password.
 pub const SECRET_MAX: u64 = 64 << 10;
 

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::{Admission, ListenerState};
 use crate::answers::{Answers, Texts};
 use crate::clock;
-use crate::config::{self, Config, Fallback, FileProblem, KeyPart};
+use crate::config::{self, Config, Fallback, FileProblem, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
@@ -87,6 +87,8 @@ pub struct Listener {
     pub hello_max: usize,
     /// Deadlines and limits that every connection copies.
     pub limits: Limits,
+    /// Limits of requests, where a pool has none of its own.
+    pub request_limits: RequestLimits,
     /// Counters and open connections, which survive reloads.
     pub state: Arc<ListenerState>,
 }
@@ -254,6 +256,7 @@ impl Listener {
         limits: &config::Limits,
         state: Arc<ListenerState>,
     ) -> Self {
+        let request_limits = listener.request_limits.over(&limits.requests);
         let limits = limits.nearer(&listener.limits);
         // A checked configuration names only pools that exist.
         let index = |name: &str| indexes.get(name).copied().unwrap_or(0);
@@ -278,19 +281,22 @@ impl Listener {
             answers: Answers::new(listener, texts),
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
-            tlv_kinds: tlv_kinds(pools),
+            tlv_kinds: tlv_kinds(pools, &request_limits),
             hello_ms: millis(limits.hello_timeout),
             hello_max: limits.hello_max,
             limits: Limits::new(&limits),
+            request_limits,
             state,
             config: listener.clone(),
         }
     }
 }
 
-/// The kinds of TLVs in the keys of pools, sorted.
-fn tlv_kinds(pools: &[Arc<Pool>]) -> Box<[u8]> {
-    let parts = pools.iter().flat_map(|pool| &pool.config().key).flat_map(KeyPart::alternatives);
+/// The kinds of TLVs in the keys of pools and of their requests, sorted.
+fn tlv_kinds(pools: &[Arc<Pool>], of_listener: &RequestLimits) -> Box<[u8]> {
+    let own = pools.iter().map(|pool| &pool.config().request_limits).chain([of_listener]);
+    let of_requests = own.filter_map(|limits| Some(&limits.request_rate.as_ref()?.as_ref()?.by));
+    let parts = pools.iter().flat_map(|pool| &pool.config().key).chain(of_requests).flat_map(KeyPart::alternatives);
     let kind = |part: &KeyPart| if let KeyPart::Tlv(kind) = part { Some(*kind) } else { None };
     let mut kinds: Vec<_> = parts.filter_map(kind).collect();
     kinds.sort_unstable();

@@ -42,7 +42,7 @@ pub struct Attack {
 
 /// All attacks.
 pub fn all() -> impl Iterator<Item = &'static Attack> {
-    static ATTACKS: [Attack; 9] = [
+    static ATTACKS: [Attack; 11] = [
         kept("options", "plain", 1, |to| heads(to, &options_head())),
         kept("cookies", "plain", 1, |to| heads(to, &cookie_head())),
         kept("interim", "interim", 2, drink),
@@ -52,6 +52,8 @@ pub fn all() -> impl Iterator<Item = &'static Attack> {
         kept("hello-bytes", "sni", SLOW, |to| byte_by_byte(to, &hello_in_small_records())),
         kept("proxy-bytes", "proxied", SLOW, |to| byte_by_byte(to, PROXY_HEADER)),
         kept("slow-readers", "plain", READERS, read_slowly),
+        kept("long-bodies", "bodies", 1, long_bodies),
+        kept("requests", "rated", 1, requests),
     ];
     ATTACKS.iter().chain(&http2::ATTACKS)
 }
@@ -214,6 +216,28 @@ pub fn byte_by_byte(to: SocketAddr, bytes: &[u8]) -> ! {
             }
         }
         Ok(())
+    })
+}
+
+/// Bodies of 1 MiB in chunks, two hundred times a second.
+fn long_bodies(to: SocketAddr) -> ! {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let body = format!("4000\r\n{}\r\n", "x".repeat(16 << 10)).repeat(64);
+    let (request, mut buffer) = ([head, body.as_str()].concat(), [0; 4_096]);
+    at_rate(200, || {
+        let mut stream = connect(to)?;
+        let _ = stream.write_all(request.as_bytes());
+        stream.read(&mut buffer).map(drop)
+    })
+}
+
+/// A thousand requests a second, each on a connection of its own.
+fn requests(to: SocketAddr) -> ! {
+    let mut buffer = [0; 4_096];
+    at_rate(1_000, || {
+        let mut stream = connect(to)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        stream.read(&mut buffer).map(drop)
     })
 }
 

@@ -78,6 +78,8 @@ impl Stage {
             &format!("tls = \"passthrough\"\nroute = [{{ sni = \"{NAME}\", pool = \"echo\" }}]"),
         );
         config += &listener("proxied", "echo", "trust = [\"127.0.0.0/8\"]");
+        config += &listener("bodies", "web", "[listener.limits]\nbody_max = \"64 KiB\"");
+        config += &listener("rated", "web", "[listener.limits]\nrequest_rate = \"10/s\"");
         config += &pool("web", "http = true", &[web.address]);
         config += &pool("echo", "", &[echo.address]);
         for (kind, (_, address)) in floods::KINDS.iter().zip(&floods) {
@@ -91,7 +93,7 @@ impl Stage {
         let client = Arc::new(authority.client(&[&TLS13], &[X25519]));
         let floods = floods.into_iter().map(|(attacker, _)| attacker).collect();
         // Asked once: the answer costs the process time, which would be measured.
-        let names = ["plain", "tls", "sni", "proxied"].into_iter().chain(floods::KINDS);
+        let names = ["plain", "tls", "sni", "proxied", "bodies", "rated"].into_iter().chain(floods::KINDS);
         let listeners = names.map(|name| (name, sessile.address(name))).collect();
         Ok(Self { sessile, client, admin, listeners, core: cores.others, floods, _backends: [web, echo] })
     }

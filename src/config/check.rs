@@ -18,6 +18,7 @@ mod many;
 mod pool;
 mod process;
 mod reach;
+mod request_limits;
 mod route;
 mod stick_table;
 mod store;

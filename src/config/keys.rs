@@ -62,6 +62,12 @@ pub static LIMITS: TableKeys = TableKeys {
         "http2_streams",
         "http2_streams_total",
         "http2_backend_connections",
+        "body_max",
+        "head_max",
+        "fields_max",
+        "request_rate",
+        "request_burst",
+        "request_key",
         "keepalive_timeout",
         "response_timeout",
         "body_timeout",
@@ -122,7 +128,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "error_page",
     ],
 };
-/// Keys for timeouts of a listener's connections.
+/// Keys for timeouts of a listener's connections, and for limits of their requests.
 pub static LISTENER_LIMITS: TableKeys = TableKeys {
     table: "[listener.limits]",
     keys: &[
@@ -133,13 +139,19 @@ pub static LISTENER_LIMITS: TableKeys = TableKeys {
         "idle_timeout",
         "half_close_timeout",
         "lifetime",
+        "body_max",
+        "head_max",
+        "fields_max",
+        "request_rate",
+        "request_burst",
+        "request_key",
     ],
 };
 /// Keys of one certificate of a listener.
 pub static CERTIFICATE: TableKeys = TableKeys { table: "[[listener.certificate]]", keys: &["cert", "key", "default"] };
 /// Keys for certificates of a listener's clients.
 pub static CLIENT_CERTIFICATE: TableKeys =
-    TableKeys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
+    TableKeys { table: "[listener.client_certificate]", keys: &["ca", "crl", "required"] };
 /// Keys of a route, a rule of a listener.
 pub static ROUTE: TableKeys = TableKeys {
     table: "[[listener.route]]",
@@ -167,11 +179,11 @@ pub static RESPOND: TableKeys =
 /// Statuses of replies that may have a page of their own.
 pub static ERROR_PAGE: TableKeys = TableKeys {
     table: "[listener.error_page]",
-    keys: &["400", "404", "408", "414", "421", "431", "501", "502", "503", "504", "505"],
+    keys: &["400", "404", "408", "413", "414", "421", "429", "431", "501", "502", "503", "504", "505"],
 };
 /// Keys for certificates of a route's clients.
 pub static ROUTE_CLIENT_CERTIFICATE: TableKeys =
-    TableKeys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };
+    TableKeys { table: "[listener.route.client_certificate]", keys: &["ca", "crl", "required"] };
 /// Keys of a pool, backends with one balancing rule.
 pub static POOL: TableKeys = TableKeys {
     table: "[[pool]]",
@@ -218,10 +230,20 @@ pub static POOL: TableKeys = TableKeys {
         "response_headers",
     ],
 };
-/// Keys for timeouts of a pool's connections.
+/// Keys for timeouts of a pool's connections, and for limits of its requests.
 pub static POOL_LIMITS: TableKeys = TableKeys {
     table: "[pool.limits]",
-    keys: &["response_timeout", "body_timeout", "idle_timeout", "half_close_timeout", "lifetime"],
+    keys: &[
+        "response_timeout",
+        "body_timeout",
+        "idle_timeout",
+        "half_close_timeout",
+        "lifetime",
+        "body_max",
+        "request_rate",
+        "request_burst",
+        "request_key",
+    ],
 };
 /// Keys of one backend of a pool.
 pub static BACKEND: TableKeys = TableKeys {
@@ -232,7 +254,8 @@ pub static BACKEND: TableKeys = TableKeys {
 pub static RANGE: TableKeys =
     TableKeys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
 /// Keys for TLS to a pool's backends.
-pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni"] };
+pub static POOL_TLS: TableKeys =
+    TableKeys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni", "cert", "key"] };
 /// Keys of active health checks.
 pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",

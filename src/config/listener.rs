@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, Route, Tls};
+use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, RequestLimits, Route, Tls};
 
 /// One `[[listener]]`: addresses that accept clients, and rules for their connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Timeouts in place of those of `[limits]`.
     pub limits: OwnTimeouts,
+    /// Limits of requests in place of those of `[limits]`.
+    pub request_limits: RequestLimits,
     /// Length of the kernel's accept queue (`listen` backlog).
     pub backlog: u32,
     /// How long the kernel keeps a client that has sent nothing, in seconds (TCP_DEFER_ACCEPT); `None`: it does not.

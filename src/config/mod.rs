@@ -31,6 +31,7 @@ mod listener;
 mod place;
 mod pool;
 mod problem;
+mod request_limits;
 mod route;
 mod shorthand;
 mod stick_table;
@@ -57,6 +58,7 @@ pub use pool::{
     RangeRule,
 };
 pub use problem::Problem;
+pub use request_limits::{FIELDS_MAX, HEAD_MAX, RequestLimits, RequestRate};
 pub use route::{
     ErrorPage, PathPattern, Redirect, RequestConditions, Respond, RespondBody, Route, RouteGoal, Template, TemplatePart,
 };
@@ -64,7 +66,9 @@ pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use timeouts::OwnTimeouts;
-pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
+pub use tls::{
+    Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules, TlsVersion,
+};
 pub use value::{canonical_network, hex32, is_name};
 pub use written::Written;
 
@@ -254,6 +258,8 @@ pub struct Limits {
     pub http2_streams_total: Option<u64>,
     /// Most connections to one backend that the requests of one HTTP/2 connection use at once.
     pub http2_backend_connections: usize,
+    /// Limits of requests, where no listener or pool has its own.
+    pub requests: RequestLimits,
     /// Time that a kept connection may wait for its next request; `None`: no limit.
     pub keepalive_timeout: Option<Duration>,
     /// Time from the end of a request to the head of its response; `None`: no limit.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Check, Cookie, Eject, HeaderRules, OnDown, OnFull, OwnTimeouts, PoolTls, StickTableRules, Tls};
+use super::{
+    Check, Cookie, Eject, HeaderRules, OnDown, OnFull, OwnTimeouts, PoolTls, RequestLimits, StickTableRules, Tls,
+};
 
 /// One `[[pool]]`: backends with one balancing rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +58,8 @@ pub struct Pool {
     pub all_down: AllDown,
     /// Timeouts in place of those of the listener and of `[limits]`.
     pub limits: OwnTimeouts,
+    /// Limits of requests in place of those of the listener and of `[limits]`.
+    pub request_limits: RequestLimits,
     /// Time limit of one attempt to connect.
     pub connect_timeout: Duration,
     /// Time limit of all attempts of one connection together.
@@ -373,6 +377,7 @@ impl Pool {
             ranges: vec![],
             all_down: AllDown::Try,
             limits: OwnTimeouts::default(),
+            request_limits: RequestLimits::default(),
             connect_timeout: Duration::from_secs(2),
             connect_budget: Duration::from_secs(6),
             sticky_retries: 1,

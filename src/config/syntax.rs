@@ -52,8 +52,8 @@ pub(super) fn explain(text: &str, error: &Error, hints: &mut usize, number: impl
         _ => (offset, format!("{parser}: {word}")),
     };
     let in_quotes = || parser.starts_with("string values must be quoted").then(|| "a text stands in quotes".to_owned());
-    let hint = hints.checked_sub(1).and_then(|left| {
-        *hints = left;
+    let hint = line.translated().or_else(|| {
+        *hints = hints.checked_sub(1)?;
         line.hint().or_else(in_quotes)
     });
     (offset, Bad { message, hint })
@@ -126,12 +126,17 @@ impl<'a> Line<'a> {
 
     /// The translation of another balancer's line, or the line as it should be.
     fn hint(&self) -> Option<String> {
-        // A line with "=" is one of this format, whatever its first word means elsewhere.
-        let foreign = foreign::of_line(self.text).filter(|_| self.sign != Some('='));
-        foreign.map(ToString::to_string).or_else(|| self.repaired().map(|line| format!("write {line}"))).or_else(|| {
+        self.repaired().map(|line| format!("write {line}")).or_else(|| {
             let is_empty = self.sign == Some('=') && self.value.is_empty();
             is_empty.then(|| "a text in quotes, a number, true, false, or a list: [\"a\", \"b\"]".to_owned())
         })
+    }
+
+    /// What sessile has for the words of another balancer. A line with "=" is one of this format, whatever its first word
+    /// means elsewhere.
+    fn translated(&self) -> Option<String> {
+        let foreign = foreign::of_line(self.text).filter(|_| self.sign != Some('='));
+        foreign.map(ToString::to_string)
     }
 
     /// The first of the likely corrections that the parser accepts.

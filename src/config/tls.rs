@@ -78,6 +78,8 @@ pub struct Certificate {
 pub struct ClientCertificate {
     /// PEM file with the authorities of accepted certificates.
     pub ca: PathBuf,
+    /// PEM or DER file with revocation lists of those authorities; `None`: nothing is looked up.
+    pub crl: Option<PathBuf>,
     /// True: clients without a certificate are refused; false: they are served without a subject.
     pub required: bool,
 }
@@ -105,4 +107,15 @@ pub struct PoolTls {
     pub pins: Vec<[u8; 32]>,
     /// Server name that is sent and verified; `None`: none is sent, the address is verified.
     pub sni: Option<ServerName>,
+    /// Certificate for backends that request one; `None`: they get none.
+    pub certificate: Option<ShownCertificate>,
+}
+
+/// The certificate that backends are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// PEM file with the certificate, then its chain.
+    pub cert: PathBuf,
+    /// PEM file with the private key; the same file by default.
+    pub key: PathBuf,
 }

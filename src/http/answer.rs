@@ -36,10 +36,14 @@ statuses! {
     NotFound = 404;
     /// The request did not come in time.
     RequestTimeout = 408;
+    /// The body of the request is longer than a limit.
+    ContentTooLarge = 413;
     /// The request line is too long.
     UriTooLong = 414;
     /// Host is not a site of this connection's server name.
     Misdirected = 421;
+    /// The client makes more requests than it may.
+    TooManyRequests = 429;
     /// The head or the trailers are too long.
     FieldsTooLarge = 431;
     /// CONNECT, or a transfer coding that is not known here.
@@ -76,48 +80,47 @@ pub struct Answer<'a> {
     pub close: bool,
 }
 
-/// Appends a reply. `id`: the field with the id of the request, and the id. `to_head`: the request was HEAD, so the same
-/// head is written without a body.
-pub fn write(out: &mut Vec<u8>, status: StatusCode, id: (&str, &str), to_head: bool, now_unix_s: u64) {
-    write_reply(out, status, &format!("request {}", id.1), Some(id), to_head, now_unix_s);
+/// A reply of this process, but for its content.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Seconds after which the client may ask again (RFC 9110 §10.2.3).
+    pub retry_after_s: Option<u32>,
+    /// The field with the id of the request, and the id; `None`: no request was read.
+    pub id: Option<(&'a str, &'a str)>,
+    /// The request was HEAD, so the same head is written without a body.
+    pub to_head: bool,
+}
+
+/// Appends a reply to a request with this id.
+pub fn write(out: &mut Vec<u8>, reply: &Reply<'_>, now_unix_s: u64) {
+    let second_line = reply.id.map(|(_, id)| format!("request {id}")).unwrap_or_default();
+    write_reply(out, reply, &second_line, now_unix_s);
 }
 
 /// Appends a reply with a page: its type and its content.
-pub fn write_page(
-    out: &mut Vec<u8>,
-    status: StatusCode,
-    page: (&str, &[u8]),
-    id: (&str, &str),
-    to_head: bool,
-    now_unix_s: u64,
-) {
-    let (content_type, body) = page;
-    let reply = reply(status, Some(id), to_head);
-    write_answer(out, &Answer { content_type: Some(content_type), body, ..reply }, now_unix_s);
+pub fn write_page(out: &mut Vec<u8>, reply: &Reply<'_>, (content_type, body): (&str, &[u8]), now_unix_s: u64) {
+    let Reply { status, retry_after_s, id, to_head } = *reply;
+    let wait = retry_after_s.map(|seconds| seconds.to_string());
+    let wait = wait.as_deref().map(|seconds| ("Retry-After", seconds));
+    let fields: Vec<_> = [("Cache-Control", "no-store")].into_iter().chain(wait).collect();
+    let content_type = Some(content_type);
+    let answer = Answer { status: status.code(), content_type, fields: &fields, body, id, to_head, close: true };
+    write_answer(out, &answer, now_unix_s);
 }
 
 /// Appends the reply to plain HTTP at a port that serves HTTPS. It has no request id, because no request is read there.
 pub fn write_https_expected(out: &mut Vec<u8>, to_head: bool, now_unix_s: u64) {
     let why = "plain HTTP was sent to a port that serves HTTPS";
-    write_reply(out, StatusCode::BadRequest, why, None, to_head, now_unix_s);
+    let reply = Reply { status: StatusCode::BadRequest, retry_after_s: None, id: None, to_head };
+    write_reply(out, &reply, why, now_unix_s);
 }
 
-fn write_reply(
-    out: &mut Vec<u8>,
-    status: StatusCode,
-    second_line: &str,
-    id: Option<(&str, &str)>,
-    to_head: bool,
-    now_unix_s: u64,
-) {
-    let body = format!("{} {}\n{second_line}\n", status.code(), phrase(status.code()));
-    let content_type = Some("text/plain; charset=utf-8");
-    write_answer(out, &Answer { content_type, body: body.as_bytes(), ..reply(status, id, to_head) }, now_unix_s);
-}
-
-fn reply<'a>(status: StatusCode, id: Option<(&'a str, &'a str)>, to_head: bool) -> Answer<'a> {
-    let fields = &[("Cache-Control", "no-store")];
-    Answer { status: status.code(), fields, id, to_head, close: true, ..Answer::default() }
+fn write_reply(out: &mut Vec<u8>, reply: &Reply<'_>, second_line: &str, now_unix_s: u64) {
+    let status = reply.status.code();
+    let body = format!("{status} {}\n{second_line}\n", phrase(status));
+    write_page(out, reply, ("text/plain; charset=utf-8", body.as_bytes()), now_unix_s);
 }
 
 /// The usual reason phrase of a status; empty if it has none.

@@ -29,6 +29,8 @@ pub struct Body {
     state: State,
     /// Bytes of the body or chunk that are still to come, or the chunk size as far as it was read.
     left: u64,
+    /// Bytes of the content that have come or are announced: by a length, or by the sizes of chunks so far.
+    announced: u64,
     /// Digits of the chunk size read so far.
     digits: u8,
     /// Extension bytes of this chunk (`extension`) and of all chunks (`extensions`).
@@ -82,7 +84,8 @@ impl Body {
             Framing::Chunked => (State::Size, 0),
             Framing::UntilClose => (State::UntilClose, 0),
         };
-        Self { state, left, digits: 0, extension: 0, extensions: 0, trailers: 0, name: Name::default() }
+        let name = Name::default();
+        Self { state, left, announced: left, digits: 0, extension: 0, extensions: 0, trailers: 0, name }
     }
 
     /// Reads the next bytes. Once the body is complete, no further byte belongs to it.
@@ -94,7 +97,10 @@ impl Body {
                 State::UntilClose => bytes.len() - at,
                 State::Length | State::Chunk => self.pass(bytes.len() - at),
                 State::Size if self.digits == 0 => match small_chunk(&bytes[at..]) {
-                    Some(length) => length,
+                    Some(length) => {
+                        self.announce((length - SMALL_CHUNK_FRAMING) as u64);
+                        length
+                    }
                     None => self.pass_one(bytes[at]),
                 },
                 _ => self.pass_one(bytes[at]),
@@ -104,6 +110,16 @@ impl Body {
             }
         }
         Ok(Scanned { length: at, complete: self.state == State::Complete, work })
+    }
+
+    /// Bytes of the content that have come or are announced, without framing and trailers. What ends with its connection
+    /// announces nothing.
+    pub fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    fn announce(&mut self, size: u64) {
+        self.announced = self.announced.saturating_add(size);
     }
 
     fn pass_one(&mut self, byte: u8) -> usize {
@@ -188,6 +204,7 @@ impl Body {
 
     fn end_of_size(&mut self, byte: u8) -> Result<State, Refused> {
         (self.digits, self.extension) = (0, 0);
+        self.announce(self.left);
         let next = if self.left == 0 { State::TrailerStart } else { State::Chunk };
         expect(byte, b'\n', next, Refused::BareLineEnd)
     }
@@ -251,12 +268,15 @@ impl Body {
     }
 }
 
+/// Bytes around the content of a small chunk: its size, and two ends of lines.
+const SMALL_CHUNK_FRAMING: usize = 5;
+
 /// Length of a whole chunk of 1 to 15 bytes without an extension, if the bytes begin with one: a peer that sends many
 /// of them must not cost much more than one that sends few large ones.
 fn small_chunk(bytes: &[u8]) -> Option<usize> {
     let [digit, b'\r', b'\n', rest @ ..] = bytes else { return None };
     let size = char::from(*digit).to_digit(16).filter(|size| *size > 0)? as usize;
-    (rest.get(size..size + 2)? == b"\r\n").then_some(size + 5)
+    (rest.get(size..size + 2)? == b"\r\n").then_some(size + SMALL_CHUNK_FRAMING)
 }
 
 fn expect(byte: u8, wanted: u8, next: State, refused: Refused) -> Result<State, Refused> {

@@ -17,6 +17,28 @@ use super::{Framing, Method, Progress, Refused, Version, cookie, framing};
 /// The longest head in bytes, with its empty line.
 pub const HEAD_MAX: usize = 32 * 1024;
 
+pub use super::field::FIELDS_MAX;
+
+/// What the head of a request may hold, at most [`HEAD_MAX`] and [`FIELDS_MAX`].
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Most bytes, the empty line with them.
+    pub bytes: usize,
+    /// Most field lines.
+    pub fields: usize,
+}
+
+impl HeadLimits {
+    /// Refuses a head that holds more.
+    pub fn check(&self, request: &Request<'_>) -> Result<(), Refused> {
+        match request {
+            _ if request.length > self.bytes => Err(Refused::HeadTooLong),
+            _ if request.fields.lines().len() > self.fields => Err(Refused::TooManyFields),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The longest request line in bytes; RFC 9112 §3 recommends at least 8000.
 pub const REQUEST_LINE_MAX: usize = 8 * 1024;
 

@@ -159,9 +159,9 @@ refusals! {
     BareLineEnd = "bare_line_end", BadRequest;
     /// The request line is longer than 8 KiB.
     RequestLineTooLong = "request_line_too_long", UriTooLong;
-    /// The head is longer than 32 KiB.
+    /// The head is longer than 32 KiB, or that of a request than `head_max`.
     HeadTooLong = "head_too_long", FieldsTooLarge;
-    /// The head has more than 128 fields.
+    /// The head has more than 128 fields, or that of a request more than `fields_max`.
     TooManyFields = "too_many_fields", FieldsTooLarge;
     /// The method is not a token.
     BadMethod = "bad_method", BadRequest;

@@ -321,10 +321,16 @@ fn workers(page: &mut Page, status: &Status) {
         let count = |why: &Refused| counts.get(why.word()).copied().unwrap_or(0);
         Refused::ALL.iter().map(|why| (labels([("reason", why.word())]), count(why))).collect::<Vec<_>>()
     };
+    let limited = |ended: &Ended| status.requests_limited.get(ended.word()).copied().unwrap_or(0);
     page.counter(
         "sessile_requests_refused_total",
         "HTTP requests that were refused, by reason; the access log has the same word.",
         by_word(&status.requests_refused),
+    );
+    page.counter(
+        "sessile_requests_limited_total",
+        "HTTP requests that a limit of requests ended, by the ending; the access log has the same word.",
+        Ended::OF_REQUEST_LIMITS.iter().map(|ended| (labels([("ended", ended.word())]), limited(ended))),
     );
     page.counter(
         "sessile_responses_refused_total",

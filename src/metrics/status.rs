@@ -89,20 +89,38 @@ pub struct Status {
     /// HTTP requests that were refused, by the word of the refusal; a word that never occurred is absent.
     #[serde(default)]
     pub requests_refused: BTreeMap<String, u64>,
+    /// HTTP requests that a limit of requests ended, by the word of the ending; a word that never occurred is absent.
+    #[serde(default)]
+    pub requests_limited: BTreeMap<String, u64>,
     /// HTTP responses that were refused, by the word of the refusal; a word that never occurred is absent.
     #[serde(default)]
     pub responses_refused: BTreeMap<String, u64>,
 }
 
 const _: () = assert!(Refused::ALL.len() <= WordCounters::WORDS_MAX);
+const _: () = assert!(Ended::OF_REQUEST_LIMITS.len() <= WordCounters::WORDS_MAX);
 
 /// Adds up counters of refusals over all runtimes.
 pub fn refusals(
     counters: &[Padded<ConversationCounters>],
     of: impl Fn(&ConversationCounters) -> &WordCounters,
 ) -> BTreeMap<String, u64> {
-    let count = |why: &Refused| counters.iter().map(|Padded(own)| of(own).of(*why as usize).value()).sum::<u64>();
-    let counted = Refused::ALL.iter().map(|why| (why.word().to_owned(), count(why)));
+    by_word(counters, Refused::ALL.iter().map(|why| why.word()), of)
+}
+
+/// Adds up counters of requests that a limit ended over all runtimes.
+pub fn limited(counters: &[Padded<ConversationCounters>]) -> BTreeMap<String, u64> {
+    by_word(counters, Ended::OF_REQUEST_LIMITS.iter().map(|ended| ended.word()), |counters| &counters.requests_limited)
+}
+
+/// Adds up counters over all runtimes; `words` are in the order of their numbers.
+fn by_word(
+    counters: &[Padded<ConversationCounters>],
+    words: impl Iterator<Item = &'static str>,
+    of: impl Fn(&ConversationCounters) -> &WordCounters,
+) -> BTreeMap<String, u64> {
+    let count = |word: usize| counters.iter().map(|Padded(own)| of(own).of(word).value()).sum::<u64>();
+    let counted = words.enumerate().map(|(number, word)| (word.to_owned(), count(number)));
     counted.filter(|(_, count)| *count > 0).collect()
 }
 

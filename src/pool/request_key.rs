@@ -17,7 +17,16 @@ pub fn values_of_key<'v>(
     subject: Option<&'v str>,
 ) -> Vec<(&'v KeyPart, &'v [u8])> {
     let by_cookie = pool.cookie().map_or(&[][..], CookieRule::key);
-    let parts = pool.config().key.iter().chain(by_cookie).flat_map(KeyPart::alternatives);
+    values_of(pool.config().key.iter().chain(by_cookie), request, subject)
+}
+
+/// Values of a request by these parts of keys, or by those of their chains.
+pub fn values_of<'v>(
+    parts: impl Iterator<Item = &'v KeyPart>,
+    request: &Request<'v>,
+    subject: Option<&'v str>,
+) -> Vec<(&'v KeyPart, &'v [u8])> {
+    let parts = parts.flat_map(KeyPart::alternatives);
     parts.filter_map(|part| Some((part, value(part, request, subject)?))).collect()
 }
 

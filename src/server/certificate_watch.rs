@@ -1,4 +1,4 @@
-//! [`CertificateWatch`]: certificates of listeners that are not good yet, have expired or expire soon.
+//! [`CertificateWatch`]: certificates and revocation lists that are not good yet, have expired or expire soon.
 //!
 //! Reads no file: a snapshot holds its certificates. Invariant: what is wrong with a certificate is said once, when it is
 //! found, at a reload or within [`LOOK_S`] seconds; seven days, one day before the end and at the end are three findings.
@@ -13,7 +13,7 @@ use crate::tls::CertificateTrouble;
 /// Seconds between two looks at the certificates of a snapshot.
 const LOOK_S: u64 = 60;
 
-/// What was said of certificates.
+/// What was said of certificates and revocation lists.
 #[derive(Debug, Default)]
 pub(super) struct CertificateWatch {
     said: BTreeSet<(String, CertificateTrouble)>,
@@ -34,14 +34,14 @@ impl CertificateWatch {
         self.found(snapshot.tls.troubles(now_s))
     }
 
-    /// What is new among what was found: file, trouble, and the trouble in words.
+    /// What is new among what was found: what it is about, the trouble, and the trouble in words.
     fn found(&mut self, troubles: Vec<(String, CertificateTrouble, String)>) -> Vec<AlarmLine> {
         let mut lines = Vec::new();
         let before = std::mem::take(&mut self.said);
-        for (file, trouble, words) in troubles {
-            let key = (file, trouble);
+        for (what, trouble, words) in troubles {
+            let key = (what, trouble);
             if !before.contains(&key) && !self.said.contains(&key) {
-                let event = Event::new(EventKind::Certificate, &format!("certificate \"{}\"{words}", key.0));
+                let event = Event::new(EventKind::Certificate, &format!("{}{words}", key.0));
                 lines.push(AlarmLine { is_over: false, event });
             }
             self.said.insert(key);
@@ -58,10 +58,10 @@ mod tests {
     fn a_trouble_is_said_once_until_it_becomes_another_or_comes_back() {
         let mut watch = CertificateWatch::default();
         let mut found = |troubles: &[(&str, CertificateTrouble)]| {
-            let troubles = troubles.iter().map(|(file, trouble)| ((*file).to_owned(), *trouble, " is odd".to_owned()));
+            let troubles = troubles.iter().map(|(what, trouble)| ((*what).to_owned(), *trouble, " is odd".to_owned()));
             watch.found(troubles.collect()).into_iter().map(|line| line.event.text.into()).collect::<Vec<String>>()
         };
-        let odd = |file: &str| format!("certificate \"{file}\" is odd");
+        let odd = |what: &str| format!("{what} is odd");
         assert_eq!(found(&[("a", CertificateTrouble::Days), ("a", CertificateTrouble::Days)]), [odd("a")]);
         assert!(found(&[("a", CertificateTrouble::Days)]).is_empty());
         assert_eq!(found(&[("a", CertificateTrouble::Hours), ("b", CertificateTrouble::NotYet)]), [odd("a"), odd("b")]);

@@ -106,6 +106,7 @@ impl Control for Server {
             stick_tables: Vec::new(),
             store: store_status(&self.store),
             requests_refused: status::refusals(self.runtimes.counters(), |counters| &counters.requests_refused),
+            requests_limited: status::limited(self.runtimes.counters()),
             responses_refused: status::refusals(self.runtimes.counters(), |counters| &counters.responses_refused),
             conversations: self.runtimes.counters().iter().map(|own| RuntimeStatus::read(&own.0)).collect(),
             workers: self.workers_status(),

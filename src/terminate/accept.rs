@@ -3,6 +3,8 @@
 //! Routes nothing, and reads nothing behind the handshake. Invariant: while the client is awaited, its handshake holds
 //! no turn of `max_handshakes`; an alert to the client is not followed by a reset.
 
+use rustls::AlertDescription;
+
 use super::Routed;
 use super::conversation::Conversation;
 use super::deadline::until;
@@ -17,7 +19,7 @@ use crate::connection::ClientInfo;
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 use crate::server_name::ServerName;
-use crate::tls;
+use crate::tls::{self, TlsAlert};
 
 /// Makes the handshake with a client; `preread` are the bytes that the worker has read.
 pub async fn accept(
@@ -39,7 +41,13 @@ pub async fn accept(
             return Err(ended);
         }
         client.linger().await;
-        return Err(if takes_name(&conversation.client_info) { ended } else { Ended::BadServerName });
+        return Err(match conversation.state.alert().get() {
+            Some(TlsAlert { received: false, description: AlertDescription::CertificateRevoked }) => {
+                Ended::CertificateRevoked
+            }
+            _ if !takes_name(&conversation.client_info) => Ended::BadServerName,
+            _ => ended,
+        });
     }
     let connection = client.server().ok_or(Ended::LocalError)?;
     let identity = match server.identity(connection, clock::unix_s()) {

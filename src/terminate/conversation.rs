@@ -139,6 +139,11 @@ impl Conversation {
         Timeouts::of(&self.context.current.load().config.limits, nearer.into_iter().flatten())
     }
 
+    /// The right of the connection to be served.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
     /// True if descriptors are scarce: the conversation then holds none that it can do without.
     pub fn crowded(&self) -> bool {
         self.permit.crowded()

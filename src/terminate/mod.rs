@@ -23,6 +23,7 @@ mod http2;
 mod pipe;
 mod refuse;
 mod relay;
+mod request_limits;
 mod runtime;
 mod secure;
 mod socket;

@@ -316,6 +316,7 @@ impl ConversationState {
         let is_tls = matches!(
             ended,
             Ended::HandshakeFailed
+                | Ended::CertificateRevoked
                 | Ended::BadServerName
                 | Ended::ClientTls
                 | Ended::BackendTls

@@ -1,4 +1,5 @@
-//! [`Index`]: the certificates of one listener, loaded, checked, and chosen by the server name of a client.
+//! [`Index`]: the certificates of one listener, loaded, checked, and chosen by the server name of a client; and
+//! [`OwnCertificate`], one of them, or the one that the backends of a pool are shown.
 //!
 //! Choice: certificates of the exact name, else of the wildcard above it (one label, RFC 9525 §6.3), else the default;
 //! among several those that the client can verify, ECDSA before Ed25519 before RSA because that is the order of the
@@ -7,6 +8,7 @@
 //! Invariant: an index never changes. Another set of certificates is another index, in another snapshot; handshakes
 //! under way go on with theirs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -22,7 +24,6 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use super::pem::{Files, KeyError, about};
 use super::subject;
 use super::words::in_words;
-use crate::config;
 use crate::http::date;
 use crate::server_name::NamePattern;
 
@@ -31,7 +32,7 @@ const DAY_S: i64 = 86_400;
 
 /// A certificate chain and its key, checked to belong together.
 #[derive(Debug)]
-pub struct ServerCertificate {
+pub struct OwnCertificate {
     /// The path of the file, as the configuration has it.
     pub file: String,
     /// The names in the certificate, sorted.
@@ -44,10 +45,29 @@ pub struct ServerCertificate {
     issuers_valid_s: Vec<(i64, i64)>,
     /// What is allowed but makes clients refuse the certificate, in words that follow the file.
     remarks: Vec<String>,
+    shown_to: ShownTo,
     key: Arc<CertifiedKey>,
 }
 
-/// Why clients refuse a certificate because of the time, now or soon.
+/// The other side of the handshakes in which a certificate is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShownTo {
+    /// The certificate is one of a listener.
+    Clients,
+    /// The certificate is that of a pool.
+    Backends,
+}
+
+impl ShownTo {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Backends => "backends",
+        }
+    }
+}
+
+/// Why the other side refuses a certificate because of the time, now or soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CertificateTrouble {
     /// Its first day is in the future.
@@ -63,20 +83,21 @@ pub enum CertificateTrouble {
 /// A certificate that expires within this time causes a warning: seven days.
 const SOON_S: i64 = 7 * DAY_S;
 
-impl ServerCertificate {
+impl OwnCertificate {
     /// Reads the two files and checks that they belong together. `Err` holds the problems of both.
     pub(super) fn load(
-        config: &config::Certificate,
+        (cert_file, key_file): (&Path, &Path),
+        shown_to: ShownTo,
         files: &mut Files,
         provider: &CryptoProvider,
     ) -> Result<Self, Vec<KeyError>> {
-        let wrong = |what: String| vec![("cert", about(&config.cert, &what))];
-        let key_name = if config.key == config.cert { "cert" } else { "key" };
-        let key = files.key(&config.key).and_then(|key| {
+        let wrong = |what: String| vec![("cert", about(cert_file, &what))];
+        let key_name = if key_file == cert_file { "cert" } else { "key" };
+        let key = files.key(key_file).and_then(|key| {
             let loaded = provider.key_provider.load_private_key(key);
-            loaded.map_err(|_| about(&config.key, "its key is of a kind or size that is not supported"))
+            loaded.map_err(|_| about(key_file, "its key is of a kind or size that is not supported"))
         });
-        let (chain, key) = match (files.certificates(&config.cert), key.map_err(|what| (key_name, what))) {
+        let (chain, key) = match (files.certificates(cert_file), key.map_err(|what| (key_name, what))) {
             (Ok(chain), Ok(key)) => (chain, key),
             (Ok(_), Err(of_key)) => return Err(vec![of_key]),
             (Err(what), Err(of_key)) if key_name == "key" => return Err(vec![("cert", what), of_key]),
@@ -84,7 +105,7 @@ impl ServerCertificate {
         };
         let parsed = parse(&chain).map_err(wrong)?;
         let leaf = &parsed[0];
-        if leaf.version() != X509Version::V3 {
+        if leaf.version() != X509Version::V3 && shown_to == ShownTo::Clients {
             let version = leaf.version().0 + 1;
             let why =
                 format!("it is an X.509 certificate of version {version}, which holds no names: clients refuse it");
@@ -97,38 +118,38 @@ impl ServerCertificate {
         });
         let (not_before_s, not_after_s) = valid_s.next().unwrap_or_default();
         let issuers_valid_s = valid_s.collect();
-        let (names, remarks) = (names(leaf), remarks(&parsed));
+        let remarks = if shown_to == ShownTo::Clients { remarks(&parsed) } else { Vec::new() };
+        let names = names(leaf);
         drop(parsed);
         let key = CertifiedKey::new(chain, key);
         match key.keys_match() {
             Ok(()) => {}
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(wrong(format!("the key in \"{}\" is not this certificate's", config.key.display())));
+                return Err(wrong(format!("the key in \"{}\" is not this certificate's", key_file.display())));
             }
             Err(error) => return Err(wrong(format!("it cannot be used: {}", in_words(&error)))),
         }
-        let (file, key) = (config.cert.display().to_string(), Arc::new(key));
-        Ok(Self { file, names, not_before_s, not_after_s, issuers_valid_s, remarks, key })
+        let (file, key) = (cert_file.display().to_string(), Arc::new(key));
+        Ok(Self { file, names, not_before_s, not_after_s, issuers_valid_s, remarks, shown_to, key })
     }
 
-    /// What makes clients refuse the certificate now or soon, in words that follow the file. `now_s` is in seconds
+    /// What makes the other side refuse the certificate now or soon, in words that follow the file. `now_s` is in seconds
     /// since 1970.
     pub(super) fn warnings(&self, now_s: i64) -> Vec<String> {
         let of_time = self.troubles(now_s).into_iter().map(|(_, words)| words);
         of_time.chain(self.remarks.iter().map(|remark| format!(": {remark}"))).collect()
     }
 
-    /// Which certificates of the file clients refuse because of the time, now or soon, in words that follow the file.
+    /// Which certificates of the file are refused because of the time, now or soon, in words that follow the file.
     pub(super) fn troubles(&self, now_s: i64) -> Vec<(CertificateTrouble, String)> {
         let own = (self.not_before_s, self.not_after_s);
+        let refuse = format!("{} will refuse it", self.shown_to.word());
         let all = std::iter::once(&own).chain(&self.issuers_valid_s).enumerate();
         let troubles = all.filter_map(|(index, (from_s, until_s))| {
             let of = if index == 0 { String::new() } else { format!(": certificate #{} in it", index + 1) };
             let (trouble, what) = match until_s - now_s {
-                _ if *from_s > now_s => {
-                    (CertificateTrouble::NotYet, "is not good yet: clients will refuse it".to_owned())
-                }
-                left_s if left_s < 0 => (CertificateTrouble::Expired, "has expired: clients will refuse it".to_owned()),
+                _ if *from_s > now_s => (CertificateTrouble::NotYet, format!("is not good yet: {refuse}")),
+                left_s if left_s < 0 => (CertificateTrouble::Expired, format!("has expired: {refuse}")),
                 left_s if left_s < SOON_S => {
                     let soon = if left_s < DAY_S { CertificateTrouble::Hours } else { CertificateTrouble::Days };
                     (soon, format!("expires in {} hours", left_s / 3600))
@@ -155,7 +176,12 @@ impl ServerCertificate {
         format!("{names}; until {year:04}-{month:02}-{day:02}, {left}")
     }
 
-    /// True if clients get the same chain.
+    /// The chain and its key, for a handshake.
+    pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    /// True if the other side gets the same chain.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.key.cert == other.key.cert
     }
@@ -181,7 +207,7 @@ pub struct Index {
 
 impl Index {
     /// Builds the index. `default` is the position of the default in `certificates`, which is not empty.
-    pub fn new(certificates: &[Arc<ServerCertificate>], default: usize) -> Self {
+    pub fn new(certificates: &[Arc<OwnCertificate>], default: usize) -> Self {
         let mut ranked: Vec<_> = certificates.iter().collect();
         // Stable: what was written first stays first among equals.
         ranked.sort_by_key(|certificate| certificate.rank());
@@ -197,7 +223,7 @@ impl Index {
         }
         // Certificates of the same names with another algorithm serve clients that cannot verify the default.
         let default = &certificates[default];
-        let serves = |other: &&&Arc<ServerCertificate>| Arc::ptr_eq(other, default) || other.names == default.names;
+        let serves = |other: &&&Arc<OwnCertificate>| Arc::ptr_eq(other, default) || other.names == default.names;
         index.default = ranked.iter().filter(serves).map(|certificate| certificate.key.clone()).collect();
         index
     }

@@ -1,4 +1,4 @@
-//! [`Files`]: reads PEM files (RFC 7468) with certificates and keys.
+//! [`Files`]: reads PEM files (RFC 7468) with certificates, keys and revocation lists; those in DER, too.
 //!
 //! Verifies no content. Invariant: an error names the file and the problem, never a byte of a key; and the hash of each
 //! file is kept, so that a reload finds the changed ones.
@@ -9,15 +9,19 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::config::is_open_to_all;
-use crate::regular_file::{self, PEM_MAX, WholeFile};
+use crate::regular_file::{self, CRL_MAX, PEM_MAX, WholeFile};
 
 /// Second line of a section that OpenSSL's traditional form encrypts (RFC 1421 §4.6.1.1).
 const PROC_TYPE: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 /// First line of an encrypted key (RFC 7468 §11).
 const ENCRYPTED_KEY: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+/// The first byte of every DER structure that is a certificate, a key, a revocation list or a PKCS #12 store.
+const SEQUENCE: u8 = 0x30;
 
 /// Why a value cannot be used: its key, and the mistake in words that follow the key.
 pub(super) type KeyError = (&'static str, String);
@@ -32,11 +36,28 @@ pub(super) struct Files {
 impl Files {
     /// The certificates in a file, at least one, in file order.
     pub(super) fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-        let bytes = self.read(path)?.bytes;
+        let bytes = self.read(path, PEM_MAX)?.bytes;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&without_encrypted(&bytes)).collect();
         match certificates {
             Ok(certificates) if certificates.is_empty() => Err(about(path, &lacks("certificate", &bytes))),
             Ok(certificates) => Ok(certificates),
+            Err(error) => Err(about(path, &reason(&error))),
+        }
+    }
+
+    /// The revocation lists in a file of PEM or DER, at least one, in file order.
+    pub(super) fn revocation_lists(
+        &mut self,
+        path: &Path,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+        let bytes = self.read(path, CRL_MAX)?.bytes;
+        if bytes.first() == Some(&SEQUENCE) {
+            return in_der(&bytes).ok_or_else(|| about(path, "it is binary, and not a revocation list in DER"));
+        }
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        match lists {
+            Ok(lists) if lists.is_empty() => Err(about(path, &lacks("revocation list", &bytes))),
+            Ok(lists) => Ok(lists),
             Err(error) => Err(about(path, &reason(&error))),
         }
     }
@@ -71,18 +92,29 @@ impl Files {
     }
 
     fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let file = self.read(path)?;
+        let file = self.read(path, PEM_MAX)?;
         if is_open_to_all(file.mode) {
             self.exposed.insert(path.to_owned());
         }
         Ok(file.bytes)
     }
 
-    fn read(&mut self, path: &Path) -> Result<WholeFile, String> {
-        let file = regular_file::read(path, PEM_MAX).map_err(|error| about(path, &error.to_string()))?;
+    fn read(&mut self, path: &Path, most: u64) -> Result<WholeFile, String> {
+        let file = regular_file::read(path, most).map_err(|error| about(path, &error.to_string()))?;
         self.hashes.insert(path.to_owned(), sha256(&file.bytes));
         Ok(file)
     }
+}
+
+/// Revocation lists in DER, one behind the other; `None`: something else is there, too.
+fn in_der(mut bytes: &[u8]) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    let mut lists = Vec::new();
+    while !bytes.is_empty() {
+        let (rest, list) = CertificateRevocationList::from_der(bytes).ok()?;
+        lists.push(list.as_raw().to_vec().into());
+        bytes = rest;
+    }
+    Some(lists)
 }
 
 /// The SHA-256 hash of the bytes.
@@ -100,8 +132,6 @@ pub(super) fn about(path: &Path, what: &str) -> String {
 /// What a file without the wanted section has instead.
 fn lacks(wanted: &str, bytes: &[u8]) -> String {
     const LABELS_MAX: usize = 3;
-    /// The first byte of every DER structure that is a certificate, a key or a PKCS #12 store.
-    const SEQUENCE: u8 = 0x30;
     if bytes.trim_ascii().is_empty() {
         return "it is empty".to_owned();
     }

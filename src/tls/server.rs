@@ -18,6 +18,7 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, Supp
 use super::certs::Index;
 use super::clients::{self, CertificateExpired, Identity, Policy};
 use super::pem::sha256;
+use super::revoked::RevocationLists;
 use super::tickets::{Binding, TicketKeys, Ticketer};
 use super::{HTTP1, HTTP2};
 use crate::config::{PoolHttp, TlsVersion};
@@ -74,6 +75,7 @@ pub(super) fn alpn_of_backends(http: PoolHttp, own: &[String]) -> Vec<Vec<u8>> {
 pub struct TlsServer {
     config: Arc<ServerConfig>,
     requests_certificate: bool,
+    lists: Option<Arc<RevocationLists>>,
 }
 
 impl TlsServer {
@@ -102,7 +104,8 @@ impl TlsServer {
         config.send_half_rtt_data = false;
         // Without it a resumed session of TLS 1.2 could have another client's identity (RFC 7627 §1).
         config.require_ems = policy.requests_certificate;
-        Ok(Self { config: Arc::new(config), requests_certificate: policy.requests_certificate })
+        let lists = policy.lists.clone();
+        Ok(Self { config: Arc::new(config), requests_certificate: policy.requests_certificate, lists })
     }
 
     /// The configuration for [`ServerConnection::new`].
@@ -112,7 +115,7 @@ impl TlsServer {
 
     /// The identity of the client, after a full or resumed handshake. `None`: no certificate was requested or shown.
     pub fn identity(&self, connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, CertificateExpired> {
-        if self.requests_certificate { clients::identify(connection, now_s) } else { Ok(None) }
+        if self.requests_certificate { clients::identify(connection, self.lists.as_deref(), now_s) } else { Ok(None) }
     }
 }
 
@@ -177,8 +180,8 @@ fn registered(suite: CipherSuite) -> Option<&'static str> {
     }
 }
 
-/// The binding of tickets to a route. Equal on every instance and after restarts while names and authorities are the
-/// same; certificates may change.
+/// The binding of tickets to a route. Equal on every instance and after restarts while names, authorities and their
+/// revocation lists are the same; certificates may change.
 fn binding(names: &[NamePattern], policy: &Policy) -> Binding {
     let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
     names.sort_unstable();

@@ -4,6 +4,7 @@ mod choice;
 mod files;
 mod memory;
 mod resumption;
+mod revoked;
 mod upstream;
 mod who;
 

@@ -3,10 +3,11 @@
 //! A backend is trusted with a chain to one of the pool's authorities for the name that is sent, or else for its
 //! address; with a key that has a pinned hash (RFC 7469 §2.4: SubjectPublicKeyInfo, so that a renewed certificate with
 //! the same key stays valid); with both, if both are configured; or always, with `verify = false`. In every case the
-//! backend proves that it holds the key of its certificate. Sends no client certificate.
+//! backend proves that it holds the key of its certificate. A backend that requests a certificate is shown that of the
+//! pool, if it has one, in connections of clients and in checks alike.
 //!
 //! Invariant: no handshake, full or resumed, succeeds with a backend that the pool does not trust: sessions are kept
-//! per pool, and only of verified handshakes.
+//! per pool and per certificate shown, and only of verified handshakes.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,9 +18,11 @@ use rustls::client::{ClientConfig, ClientConnection, Resumption, WebPkiServerVer
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
+use super::certs::OwnCertificate;
 use super::clients::store;
 use super::pem::{Files, KeyError, about, sha256};
 use super::words::in_words;
@@ -46,6 +49,8 @@ struct Origin {
     protocols: Vec<Vec<u8>>,
     groups: Vec<NamedGroup>,
     authorities: Vec<CertificateDer<'static>>,
+    /// The chain that backends are shown; empty: none.
+    shown: Vec<CertificateDer<'static>>,
 }
 
 impl PartialEq for Upstream {
@@ -55,11 +60,12 @@ impl PartialEq for Upstream {
 }
 
 impl Upstream {
-    /// Reads the authorities. `protocols` are offered to clients. Returns `previous`, with its sessions, if nothing has
-    /// changed.
+    /// Reads the authorities. `protocols` are offered to clients; `shown` is the certificate for backends that request
+    /// one. Returns `previous`, with its sessions, if nothing has changed.
     pub(super) fn load(
         config: &PoolTls,
         protocols: Vec<Vec<u8>>,
+        shown: Option<&OwnCertificate>,
         previous: Option<&Arc<Self>>,
         files: &mut Files,
         provider: &Arc<CryptoProvider>,
@@ -68,24 +74,34 @@ impl Upstream {
         let authorities = config.ca.as_deref().map_or(Ok(Vec::new()), |path| files.certificates(path));
         let authorities = authorities.map_err(|what| ("ca", what))?;
         let groups = provider.kx_groups.iter().map(|group| group.name()).collect();
-        let origin = Origin { config: config.clone(), protocols, groups, authorities };
+        let key = shown.map(|shown| shown.certified_key().clone());
+        let shown = key.as_ref().map(|key| key.cert.clone()).unwrap_or_default();
+        let origin = Origin { config: config.clone(), protocols, groups, authorities, shown };
         match previous.filter(|previous| previous.origin == origin) {
             Some(previous) => Ok(previous.clone()),
-            None => Self::new(origin, provider, clock).map(Arc::new),
+            None => Self::new(origin, key, provider, clock).map(Arc::new),
         }
     }
 
-    fn new(origin: Origin, provider: &Arc<CryptoProvider>, clock: &Arc<dyn TimeProvider>) -> Result<Self, KeyError> {
+    fn new(
+        origin: Origin,
+        key: Option<Arc<CertifiedKey>>,
+        provider: &Arc<CryptoProvider>,
+        clock: &Arc<dyn TimeProvider>,
+    ) -> Result<Self, KeyError> {
         let Origin { config, protocols, .. } = &origin;
         let trust = BackendTrust::new(&origin, provider).map_err(|what| ("ca", what))?;
         let name = config.sni.as_ref().map(|name| ServerName::try_from(name.as_str().to_owned()));
         let name = name.transpose().map_err(|_| ("sni", "cannot be a name in a certificate".to_owned()))?;
-        let mut plain = ClientConfig::builder_with_details(provider.clone(), clock.clone())
+        let builder = ClientConfig::builder_with_details(provider.clone(), clock.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| ("verify", format!("cannot be done: {}", in_words(&error))))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(trust))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(trust));
+        let mut plain = match key {
+            Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+            None => builder.with_no_client_auth(),
+        };
         plain.resumption = Resumption::in_memory_sessions(SESSIONS);
         let offering = |protocol: &Vec<u8>| {
             let mut config = plain.clone();

@@ -18,6 +18,9 @@ pub fn in_words(error: &Error) -> String {
         Error::PeerMisbehaved(why) => {
             format!("the other side broke the protocol: {}", words_of(&format!("{why:?}"), " "))
         }
+        Error::InvalidCertRevocationList(why) => {
+            format!("a revocation list in it cannot be used: {}", words_of(&format!("{why:?}"), " "))
+        }
         Error::InvalidMessage(why) => format!("a message is malformed: {}", words_of(&format!("{why:?}"), " ")),
         other => other.to_string(),
     }
@@ -36,6 +39,10 @@ fn certificate(error: &CertificateError) -> String {
         E::Expired | E::ExpiredContext { .. } => "has expired",
         E::NotValidYet | E::NotValidYetContext { .. } => "is not valid yet",
         E::Revoked => "is revoked",
+        E::UnknownRevocationStatus => "is of an authority that has no revocation list",
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
+            "is of an authority with a revocation list that has expired"
+        }
         E::UnknownIssuer => "is not signed by an accepted authority",
         E::BadSignature => "has a wrong signature",
         E::NotValidForName => "is for another name",

@@ -30,9 +30,11 @@ mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod keys; // clients known by headers, queries, paths, parameters and certificates of their requests
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod limits; // limits of requests: bodies, heads, rates, by HTTP/1.1 and HTTP/2
 mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
 mod log_files; // files of the log: torn lines, and what a refused configuration leaves on the disk
 mod manual; // manual pages and completions, read by the programs they are for
+mod migrate; // configurations of HAProxy and nginx in `config/migrate/`, beside their originals
 mod monitoring; // /metrics, the dashboard and the alert rules before a real Prometheus
 mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
@@ -55,6 +57,7 @@ mod size; // many pools and large stick tables: memory, addresses and series
 mod smoke; // one client comes back to its backend
 mod stick_table; // the stick table of passthrough pools and its file
 mod sticky; // the scenarios of `benches/sticky`, small
+mod sticky_scale; // stickiness by numbers: ids of servers over three instances, load, siblings, Tomcat
 mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes

@@ -3,7 +3,7 @@
 //! Whether the pools that it names exist is checked in `whole.rs`. Invariant: a listener without errors has an address
 //! to bind and a pool or route; keys about TLS appear only on a listener that looks at TLS.
 
-use super::{Bad, route, tie, timeouts, tls};
+use super::{Bad, request_limits, route, tie, timeouts, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
@@ -124,6 +124,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
     let (binds, bind) = binds(&section, resolve);
     let forwarded =
         value::word(&[("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)]);
+    let limits = section.child("limits", &keys::LISTENER_LIMITS);
     let config = Listener {
         name,
         mode: section.read("mode", value::mode),
@@ -141,7 +142,8 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
             .unwrap_or(None),
         backlog: section.read("backlog", value::integer(1..=65_535)).unwrap_or(4096),
         defer_accept_s: section.read("defer_accept", value::unless("off", seconds)).unwrap_or(None),
-        limits: timeouts::of_listener(&section),
+        limits: timeouts::of_listener(&limits),
+        request_limits: request_limits::of_listener(&limits),
         proxy: proxy(&section, &bind),
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),

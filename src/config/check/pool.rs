@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, headers, health, many, stick_table, timeouts, tls};
+use super::{Bad, cookie, headers, health, many, request_limits, stick_table, timeouts, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
@@ -53,6 +53,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
+    let limits = section.child("limits", &keys::POOL_LIMITS);
     let config = Pool {
         name,
         http,
@@ -71,7 +72,8 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
-        limits: timeouts::of_pool(&section, http.is_read()),
+        limits: timeouts::of_pool(&limits, http.is_read()),
+        request_limits: request_limits::of_pool(&limits, http.is_read()),
         connect_timeout,
         connect_budget,
         sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Bad, timeouts};
+use super::{Bad, request_limits, timeouts};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
 use crate::config::{ADMIN_SOCKET, Admin, Limits, Log, LogFormat, LogLevel, LogOutput, MetricsPools, Process, keys};
@@ -77,6 +77,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         http2_backend_connections: limits
             .read("http2_backend_connections", value::integer(HTTP2_BACKEND_CONNECTIONS))
             .unwrap_or(6),
+        requests: request_limits::of_all(&limits),
         keepalive_timeout: timeout("keepalive_timeout").unwrap_or(Some(MINUTE)),
         response_timeout: timeout("response_timeout").unwrap_or(Some(MINUTE)),
         body_timeout: timeout("body_timeout").unwrap_or(Some(MINUTE)),

@@ -16,6 +16,7 @@ mod foreign_words;
 mod grpc;
 mod headers;
 mod http2;
+mod request_limits;
 mod routes;
 mod shorthands;
 mod timeouts;
@@ -59,8 +60,8 @@ fn files(folder: &str) -> Vec<(PathBuf, String)> {
 
 #[test]
 fn examples_load_without_problem_or_warning() {
-    let examples = files("config");
-    assert!(examples.len() >= 12);
+    let examples: Vec<_> = ["config", "config/migrate"].into_iter().flat_map(files).collect();
+    assert!(examples.len() >= 18);
     for (path, text) in examples {
         let CheckedConfig { warnings, .. } =
             check(&text, &resolve).unwrap_or_else(|e| panic!("{path:?}\n{}", shown(&e)));
@@ -72,7 +73,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 62);
+    assert_eq!(broken.len(), 63);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
@@ -364,7 +365,7 @@ backend = [{ name = "a", address = "10.0.0.1:443" }]
 fn routes_say_otherwise_or_do_as_their_listener_does() {
     let config = config_of(SITE);
     let listener = &config.listeners[0];
-    let asked = Some(ClientCertificate { ca: "ca.pem".into(), required: false });
+    let asked = Some(ClientCertificate { ca: "ca.pem".into(), crl: None, required: false });
     let modes = listener.routes.iter().map(|route| (route.tls, route.client_certificate.clone())).collect::<Vec<_>>();
     let expected = [(Tls::Passthrough, None), (Tls::Terminate, None), (Tls::Terminate, asked.clone())];
     assert_eq!(modes, expected);

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::Bad;
+use crate::config::OwnTimeouts;
 use crate::config::file::Section;
 use crate::config::value::{self, HOUR, MILLISECOND, MINUTE};
-use crate::config::{OwnTimeouts, keys};
 
 /// Longest timeout: a year, far below the range of the timers.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -16,19 +16,17 @@ const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 /// Timeouts that only requests have.
 const OF_REQUESTS: [&str; 2] = ["response_timeout", "body_timeout"];
 
-/// Reads `[listener.limits]`.
-pub(super) fn of_listener(listener: &Section<'_>) -> OwnTimeouts {
-    let limits = listener.child("limits", &keys::LISTENER_LIMITS);
-    OwnTimeouts { hello: hello(&limits), keepalive: timeout(&limits, "keepalive_timeout"), ..common(&limits) }
+/// Reads those of `[listener.limits]`.
+pub(super) fn of_listener(limits: &Section<'_>) -> OwnTimeouts {
+    OwnTimeouts { hello: hello(limits), keepalive: timeout(limits, "keepalive_timeout"), ..common(limits) }
 }
 
-/// Reads `[pool.limits]`.
-pub(super) fn of_pool(pool: &Section<'_>, reads_http: bool) -> OwnTimeouts {
-    let limits = pool.child("limits", &keys::POOL_LIMITS);
+/// Reads those of `[pool.limits]`.
+pub(super) fn of_pool(limits: &Section<'_>, reads_http: bool) -> OwnTimeouts {
     if !reads_http {
         limits.idle_keys(&OF_REQUESTS, "without http = true");
     }
-    common(&limits)
+    common(limits)
 }
 
 fn common(limits: &Section<'_>) -> OwnTimeouts {

@@ -4,12 +4,14 @@
 //! of a listener is the default.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value;
 use crate::config::{
-    Address, Backend, Certificate, ClientCertificate, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion, keys,
+    Address, Backend, Certificate, ClientCertificate, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules,
+    TlsVersion, keys,
 };
 
 /// Words of the key `tls` on listeners and routes.
@@ -40,9 +42,7 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     let mut default = None;
     for (index, section) in sections.iter().enumerate() {
         let cert = section.required("cert", value::file).unwrap_or_default();
-        // A key that cannot be read is not replaced: the certificate's file may have none.
-        let key = section.read("key", value::file);
-        let key = key.unwrap_or_else(|| if section.has("key") { Default::default() } else { cert.clone() });
+        let key = key_beside(section, &cert);
         let first = *files.entry(cert.clone()).or_insert(index);
         if first != index && !cert.as_os_str().is_empty() {
             let why = format!("cert \"{}\" is already the file of certificate #{}", cert.display(), first + 1);
@@ -62,6 +62,13 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     certificates
 }
 
+/// Reads `key`, the file with the key of a certificate; the certificate's own where none is written.
+fn key_beside(section: &Section<'_>, cert: &Path) -> PathBuf {
+    // A key that cannot be read is not replaced: the certificate's file may have none.
+    let key = section.read("key", value::file);
+    key.unwrap_or_else(|| if section.has("key") { PathBuf::default() } else { cert.to_owned() })
+}
+
 /// Reads `client_certificate`; `None`: not written, `Some(None)`: "off".
 pub(super) fn client_certificate(
     section: &Section<'_>,
@@ -72,8 +79,19 @@ pub(super) fn client_certificate(
     }
     Some(section.child_unless_off("client_certificate", keys).map(|section| ClientCertificate {
         ca: section.required("ca", value::file).unwrap_or_default(),
+        crl: section.read("crl", value::unless("off", value::file)).unwrap_or(None),
         required: section.read("required", value::boolean).unwrap_or(true),
     }))
+}
+
+/// Reads `cert` and `key` of `[pool.tls]`; `None`: backends are shown no certificate.
+fn shown_certificate(section: &Section<'_>) -> Option<ShownCertificate> {
+    if !section.has("cert") && section.read("key", value::file).is_some() {
+        let hint = "write cert, the certificate that backends are shown";
+        section.error("key", Bad::new("key is the key of no certificate").hint(hint));
+    }
+    let cert = section.read("cert", value::file)?;
+    Some(ShownCertificate { key: key_beside(section, &cert), cert })
 }
 
 /// Reads `[pool.tls]`; `None`: not written, or "off".
@@ -87,6 +105,7 @@ pub(super) fn of_pool(pool: &Section<'_>, backends: &[Backend]) -> Option<PoolTl
         ca: section.read("ca", value::file),
         pins: section.values("pin", value::pin),
         sni: section.read("sni", value::server_name),
+        certificate: shown_certificate(&section),
     };
     let has_trust = section.has("ca") || section.count("pin") > 0;
     if tls.verify && !has_trust {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::{self, Config, CookieMode};
+use crate::config::{self, Config, CookieMode, RequestLimits, RequestRate};
 
 /// Name of a limit, and its value before and after.
 type LimitRow<T> = (String, T, T);
@@ -38,7 +38,25 @@ pub fn lower_limits(old: &Config, new: &Config) -> Vec<String> {
     let count = |limit: usize| if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
     let time = |limit: Duration| if limit == Duration::MAX { "no limit".to_owned() } else { format!("{limit:?}") };
     let size = |bytes: u64| format!("room for {} clients", bytes / 16);
-    lowered(counts, count).chain(lowered(times, time)).chain(lowered(sizes, size)).collect()
+    let connections = lowered(counts, count).chain(lowered(times, time)).chain(lowered(sizes, size));
+    connections.chain(lower_request_limits(old, new)).collect()
+}
+
+/// Limits of requests that are lower in the new configuration.
+fn lower_request_limits(old: &Config, new: &Config) -> Vec<String> {
+    let of = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    let mut lower = Vec::new();
+    for (object, was, is) in of_requests(old, new) {
+        let mut row = |name: &str, limit: fn(&RequestLimits) -> Option<u64>, unit: &str| {
+            let show = |limit| if limit == u64::MAX { "no limit".to_owned() } else { format!("{limit}{unit}") };
+            lower.extend(lowered(vec![(format!("{object}{name}"), of(limit(&was)), of(limit(&is)))], show));
+        };
+        row("body_max", |limits| limits.body_max.flatten(), " bytes");
+        row("head_max", |limits| limits.head_max.map(|most| most as u64), " bytes");
+        row("fields_max", |limits| limits.fields_max.map(|most| most as u64), "");
+        row("request_rate", |limits| limits.request_rate.as_ref()?.as_ref().map(RequestRate::per_hour), " an hour");
+    }
+    lower
 }
 
 fn lowered<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
@@ -69,6 +87,21 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
         row("http2_streams_total", large(before.http2_streams_total), large(after.http2_streams_total)),
         row("http2_backend_connections", before.http2_backend_connections, after.http2_backend_connections),
     ]
+}
+
+/// Limits of requests before and after: of all, and of those of one listener or pool with other ones of its own.
+fn of_requests(old: &Config, new: &Config) -> Vec<(String, RequestLimits, RequestLimits)> {
+    let was = |name: &str| old.listeners.iter().find(|was| was.name == name);
+    let listeners = new.listeners.iter().filter_map(|listener| {
+        let name = format!("listener {:?}: ", listener.name);
+        Some((name, &was(&listener.name)?.request_limits, &listener.request_limits))
+    });
+    let pools = super::common_pools(old, new)
+        .map(|(was, pool)| (format!("pool {:?}: ", pool.name), &was.request_limits, &pool.request_limits));
+    let (before, after) = (&old.limits.requests, &new.limits.requests);
+    let own = listeners.chain(pools).filter(|(_, was, is)| was != is);
+    let own = own.map(|(of, was, is)| (of, was.over(before), is.over(after)));
+    [(String::new(), before.clone(), after.clone())].into_iter().chain(own).collect()
 }
 
 /// Timeouts of connections: of all, or of those of one listener or pool.

@@ -2,6 +2,7 @@
 //!
 //! Bounds come from the caller. Invariant: [`show_duration`] writes a duration as [`duration`] reads it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -34,6 +35,22 @@ pub(in crate::config) fn duration(least: Duration, most: Duration) -> impl Fn(&D
         in_bounds
             .then_some(duration)
             .ok_or_else(|| Bad::new(format!("is not between {} and {}", show_duration(least), show_duration(most))))
+    }
+}
+
+/// Reads a rate, such as `"100/s"`, `"10/m"` or `"1000/h"`: a count, and the seconds in which it may be reached.
+pub(in crate::config) fn rate(counts: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> ValueResult<(u32, u32)> {
+    const UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
+    move |value| {
+        let malformed = || Bad::new("is not a rate").hint("a count and a unit: \"100/s\", \"10/m\", \"1000/h\"");
+        let (count, unit) = text(value).ok().and_then(|text| text.split_once('/')).ok_or_else(malformed)?;
+        let (_, per_s) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(malformed)?;
+        if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(malformed());
+        }
+        let in_bounds = count.parse::<u32>().ok().filter(|count| counts.contains(&u64::from(*count)));
+        let bounds = || Bad::new(format!("is not a rate of {} to {}", counts.start(), counts.end()));
+        in_bounds.map(|count| (count, *per_s)).ok_or_else(bounds)
     }
 }
 
@@ -125,6 +142,21 @@ mod tests {
             assert!(read(&string(written)).is_err(), "{written}");
         }
         assert_eq!(read(&string("65 KiB")), Err(Bad::new("is not between 1 KiB and 64 KiB")));
+    }
+
+    #[test]
+    fn rates_are_a_count_and_a_unit() {
+        let read = rate(1..=1_000);
+        for (written, wanted) in [("100/s", (100, 1)), ("1/m", (1, 60)), ("1000/h", (1_000, 3_600))] {
+            assert_eq!(read(&string(written)), Ok(wanted), "{written}");
+        }
+        for written in
+            ["", "/s", "1", "1/", "1/d", "1 /s", "+1/s", "-1/s", "1.5/s", "1/s/s", "0/s", "1001/s", "99999999999/s"]
+        {
+            assert!(read(&string(written)).is_err(), "{written}");
+        }
+        assert!(read(&DeValue::Boolean(true)).is_err());
+        assert_eq!(read(&string("0/s")), Err(Bad::new("is not a rate of 1 to 1000")));
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! Our own answers, read by our own reader.
 
 use super::*;
-use crate::http::answer::{self, StatusCode};
+use crate::http::answer::{self, Reply, StatusCode};
+
+fn reply(status: StatusCode, id: &str) -> Reply<'_> {
+    Reply { status, retry_after_s: None, id: Some((answer::ID_FIELD, id)), to_head: false }
+}
 
 #[test]
 fn an_answer_says_all_there_is_to_say() {
     let mut out = Vec::new();
-    answer::write(&mut out, StatusCode::Misdirected, ("X-Request-Id", "7f3a"), false, 784_111_777);
+    let reply = reply(StatusCode::Misdirected, "7f3a");
+    answer::write(&mut out, &Reply { retry_after_s: Some(9), ..reply }, 784_111_777);
     let wanted = "HTTP/1.1 421 Misdirected Request\r\n\
                   Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
                   Content-Type: text/plain; charset=utf-8\r\n\
                   Content-Length: 37\r\n\
                   Cache-Control: no-store\r\n\
+                  Retry-After: 9\r\n\
                   X-Request-Id: 7f3a\r\n\
                   Connection: close\r\n\r\n\
                   421 Misdirected Request\nrequest 7f3a\n";
@@ -23,8 +29,10 @@ fn every_answer_is_a_whole_message_and_head_gets_no_body() {
     let id = "i".repeat(128);
     for status in StatusCode::ALL {
         let (mut answer, mut to_head) = (Vec::new(), Vec::new());
-        answer::write(&mut answer, *status, (answer::ID_FIELD, &id), false, u64::MAX);
-        answer::write(&mut to_head, *status, (answer::ID_FIELD, &id), true, u64::MAX);
+        let retry_after_s = (*status == StatusCode::TooManyRequests).then_some(u32::MAX);
+        let reply = Reply { retry_after_s, ..reply(*status, &id) };
+        answer::write(&mut answer, &reply, u64::MAX);
+        answer::write(&mut to_head, &Reply { to_head: true, ..reply }, u64::MAX);
         assert!(answer.len() <= 512 && answer.starts_with(&to_head), "{}", answer.len());
         assert!(
             matches!(arrive(&answer, [], Some(ASKED)), Outcome::Whole(Framing::Length(_), end) if end == answer.len())

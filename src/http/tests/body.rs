@@ -262,3 +262,19 @@ fn bytes_that_pass_by_count_as_those_that_are_read_and_only_inside_of_a_length_o
         assert_eq!(Body::new(framing).opaque(), 0);
     }
 }
+
+#[test]
+fn a_body_announces_its_content_alone_however_it_is_cut() {
+    let bytes = b"1\r\na\r\n10;x=1\r\n0123456789abcdef\r\nF\r\n0123456789abcde\r\n0\r\nX: y\r\n\r\n";
+    for piece in 1..=bytes.len() {
+        let mut body = Body::new(Framing::Chunked);
+        for piece in bytes.chunks(piece) {
+            body.scan(piece).unwrap();
+        }
+        assert_eq!((body.announced(), body.complete()), (32, true), "{piece}");
+    }
+    let mut body = Body::new(Framing::Chunked);
+    body.scan(b"7fffffffffffffff\r\n").unwrap();
+    assert_eq!(body.announced(), i64::MAX.unsigned_abs(), "before a byte of it has come");
+    assert_eq!((Body::new(Framing::Length(7)).announced(), Body::new(Framing::UntilClose).announced()), (7, 0));
+}

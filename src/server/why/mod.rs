@@ -108,10 +108,10 @@ impl FoundClient {
         report
     }
 
-    /// Certificates that clients refuse now or soon, some of them.
+    /// Certificates that one side refuses now or soon, some of them.
     fn refused_certificates(&self) -> Vec<String> {
         let troubles = self.snapshot.tls.troubles(clock::unix_s()).into_iter();
-        let mut words: Vec<_> = troubles.map(|(file, _, words)| format!("certificate \"{file}\"{words}")).collect();
+        let mut words: Vec<_> = troubles.map(|(what, _, words)| what + &words).collect();
         words.dedup();
         words.truncate(CERTIFICATES_SHOWN);
         words

@@ -86,6 +86,8 @@ pub struct Exchange<'a, C, S = UpstreamStream> {
     pub repeatable: bool,
     /// How the request's body is delimited.
     pub framing: Framing,
+    /// Most bytes of the request's body.
+    pub body_max: u64,
     /// The client waits for 100 before it sends the body.
     pub waits_for_100: bool,
     /// Writes the response's head for the client.

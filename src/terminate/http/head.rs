@@ -11,7 +11,7 @@ use super::client_side::Http1Client;
 use crate::clock::{self, Micros};
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
-use crate::http::head::{HEAD_MAX, RequestReader};
+use crate::http::head::{HeadLimits, RequestReader};
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
 use crate::terminate::byte_stream::{ClientStream, Got};
@@ -93,7 +93,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         if let Some(reader) = &mut reader {
             reader.reset();
         }
-        let (mut begun, first) = (None, self.count == 0);
+        let (mut begun, first, head_limits) = (None, self.count == 0, conversation.head_limits());
         let (Http1Client { stream, unread }, deadline) = (&mut self.client, &mut self.deadline);
         let result = poll_fn(|cx| {
             if let Some(ended) = state.cancelled_by() {
@@ -106,12 +106,12 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     // Made at the first byte: a client that pauses holds none.
                     let mut head: Box<_> = reader.take().unwrap_or_else(|| Box::new(RequestReader::new()));
                     match head.read(unread.bytes()) {
-                        Progress::Done(_) => return Poll::Ready(Ok(Some(head))),
+                        Progress::Done(_) => return Poll::Ready(whole(head, unread.bytes(), head_limits)),
                         Progress::No(refused) => return Poll::Ready(Err(NoHead::Refused(refused))),
                         Progress::More => reader = Some(head),
                     }
                 }
-                match unread.poll_read(stream, HEAD_MAX, cx) {
+                match unread.poll_read(stream, head_limits.bytes, cx) {
                     Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
                     Poll::Ready(Ok(None)) => return Poll::Ready(Err(NoHead::Refused(Refused::HeadTooLong))),
                     Poll::Ready(Ok(Some(_))) => {
@@ -167,6 +167,12 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             NoHead::Refused(why) => self.refuse_head(why.status(), Ended::RequestRefused, Some(why)).await,
         }
     }
+}
+
+/// A head that was read from these bytes, if it holds no more than it may.
+fn whole(head: Box<RequestReader>, bytes: &[u8], limits: HeadLimits) -> HeadRead {
+    let within = limits.check(&head.request(bytes));
+    within.map(|()| Some(head)).map_err(NoHead::Refused)
 }
 
 /// The ending of a connection without a request; `checks`: a balancer in front has said LOCAL, and nothing else.

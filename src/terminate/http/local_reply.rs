@@ -14,7 +14,7 @@ use crate::access_log::RequestId;
 use crate::answers::Page;
 use crate::clock::{self, Micros};
 use crate::connection::request_id;
-use crate::http::answer::{self, StatusCode};
+use crate::http::answer::{self, Reply, StatusCode};
 use crate::http::{Method, Refused};
 use crate::outcome::{Ended, Party};
 use crate::terminate::byte_stream::{ClientStream, Got};
@@ -36,6 +36,8 @@ pub struct RequestFailure {
     pub ended: Ended,
     /// Status of the local reply; `None`: the client gets none.
     pub reply: Option<StatusCode>,
+    /// Seconds after which the client may ask again.
+    pub retry_after_s: Option<u32>,
     /// Status of the response that the client has a part of.
     pub begun: Option<u16>,
     /// The backend closed before a byte of a response.
@@ -54,12 +56,31 @@ impl RequestFailure {
 
     /// A failure that only closes the client's connection.
     pub fn without_reply(ended: Ended) -> Self {
-        Self { ended, reply: None, begun: None, no_response: false, unprocessed: false, refused: None }
+        Self {
+            ended,
+            reply: None,
+            retry_after_s: None,
+            begun: None,
+            no_response: false,
+            unprocessed: false,
+            refused: None,
+        }
     }
 
     /// The body of the request is refused.
     pub fn refused_request(why: Refused) -> Self {
         Self { refused: Some(why), ..Self::with_reply(Ended::RequestRefused, why.status()) }
+    }
+
+    /// The body of the request is longer than it may be.
+    pub fn body_too_large() -> Self {
+        Self::with_reply(Ended::BodyTooLarge, StatusCode::ContentTooLarge)
+    }
+
+    /// The client makes more requests than it may.
+    pub fn too_many(retry_after_s: u32) -> Self {
+        let retry_after_s = Some(retry_after_s);
+        Self { retry_after_s, ..Self::with_reply(Ended::RequestRate, StatusCode::TooManyRequests) }
     }
 
     /// The response is refused: it is not passed on.
@@ -95,9 +116,9 @@ impl RequestFailure {
 impl<S: ClientStream> HttpConnection<'_, S> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &mut RequestLog, failure: RequestFailure) -> AfterRequest {
-        let RequestFailure { ended, reply, begun, refused, .. } = failure;
+        let RequestFailure { ended, reply, retry_after_s, begun, refused, .. } = failure;
         let is_head = log.meta.method == Method::Head;
-        let text = reply.map(|status| self.reply_text(status, log.given_id.as_deref(), is_head));
+        let text = reply.map(|status| self.reply_text((status, retry_after_s), log.given_id.as_deref(), is_head));
         let length = text.as_ref().map_or(0, Vec::len);
         self.count_local_reply(log, reply.map_or(0, StatusCode::code));
         self.log_request(
@@ -113,7 +134,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
-        let text = self.reply_text(status, None, false);
+        let text = self.reply_text((status, None), None, false);
         let mut log = RequestLog::of_unread(self.begin_line());
         self.count_local_reply(&log, status.code());
         self.log_request(&mut log, RequestEnd { status: Some(status.code()), ended, refused, reply: text.len() });
@@ -123,16 +144,22 @@ impl<S: ClientStream> HttpConnection<'_, S> {
 
     /// A reply of our own, with an id that its line in the log has, the given one or ours: the page of the listener, or a
     /// short text.
-    fn reply_text(&self, status: StatusCode, given_id: Option<&str>, to_head: bool) -> Vec<u8> {
+    fn reply_text(
+        &self,
+        (status, retry_after_s): (StatusCode, Option<u32>),
+        given_id: Option<&str>,
+        to_head: bool,
+    ) -> Vec<u8> {
         let (mut text, own_id, now_unix_s) = (Vec::new(), self.request_id().to_string(), clock::unix_s());
         let listener = self.conversation.listener();
         let field = listener.as_ref().and_then(|listener| listener.config.request_id.as_deref());
-        let id = (field.unwrap_or(answer::ID_FIELD), given_id.unwrap_or(&own_id));
+        let id = Some((field.unwrap_or(answer::ID_FIELD), given_id.unwrap_or(&own_id)));
+        let reply = Reply { status, retry_after_s, id, to_head };
         match listener.as_ref().and_then(|listener| listener.answers.page(status.code())) {
             Some(Page { content_type, content }) => {
-                answer::write_page(&mut text, status, (content_type, content), id, to_head, now_unix_s);
+                answer::write_page(&mut text, &reply, (content_type, content), now_unix_s);
             }
-            None => answer::write(&mut text, status, id, to_head, now_unix_s),
+            None => answer::write(&mut text, &reply, now_unix_s),
         }
         text
     }

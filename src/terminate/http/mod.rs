@@ -161,6 +161,8 @@ struct HttpConnection<'a, S = Stream> {
 struct RequestMessage {
     head: Vec<u8>,
     framing: Framing,
+    /// Most bytes of the body.
+    body_max: u64,
     /// The client waits for 100 before it sends the body.
     waits_for_100: bool,
 }
@@ -211,6 +213,10 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         log.route = routed.target.route;
         log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);
         log.counted_at = Some(routed.clone());
+        let subject = self.shared.secured.subject.as_deref();
+        if let Err(wait_s) = self.conversation.take_request(routed.pool().map(|pool| &**pool), &request, subject) {
+            return self.reply_locally(&mut log, RequestFailure::too_many(wait_s)).await;
+        }
         let Some(pool) = routed.pool() else { return Box::pin(self.answer(head, &routed, &mut log)).await };
         match self.forward(head, (&routed, pool), response, &mut log).await {
             Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
@@ -237,6 +243,10 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         log.routed = true;
         if pool.config().http == PoolHttp::Http2 && !can_carry(&request) {
             return Err(RequestFailure::refused_request(Refused::BadTarget));
+        }
+        let body_max = conversation.body_max(pool);
+        if matches!(request.framing, Framing::Length(length) if length > body_max) {
+            return Err(RequestFailure::body_too_large());
         }
 
         let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
@@ -270,7 +280,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             request: &request,
             id: log.given_id.as_ref().map_or(&own_id, |given| given as &dyn fmt::Display),
         };
-        let message = self.message(&facts, &cookie, listener);
+        let message = self.message(&facts, &cookie, listener, body_max);
         let (set, tls) =
             (&SetHeaders::of(&pool.config().response_headers, listener.request_id.as_deref(), &facts), facts.is_secure);
         self.client.consume(request.length);
@@ -285,11 +295,12 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         facts: &RequestFacts<'_>,
         cookie: &RequestCookie<'_>,
         listener: &config::Listener,
+        body_max: u64,
     ) -> RequestMessage {
         let request = facts.request;
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, facts, cookie, &self.conversation.client_info, (self.shared.secured, listener));
-        RequestMessage { head, framing: request.framing, waits_for_100: request.expects_continue() }
+        RequestMessage { head, framing: request.framing, body_max, waits_for_100: request.expects_continue() }
     }
 
     /// Sends the request and passes the response on; once more on a fresh connection, if the reused one was closed.
@@ -315,6 +326,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 head: &mut message.head,
                 repeatable: log.reused && may_be_repeated || may_be_refused_once,
                 framing: message.framing,
+                body_max: message.body_max,
                 waits_for_100: message.waits_for_100,
                 writer,
                 response: &mut *response,

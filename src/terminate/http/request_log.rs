@@ -157,6 +157,9 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         if let Some(refused) = refused {
             self.count_refusal(refused, ended);
         }
+        if let Some(limit) = Ended::OF_REQUEST_LIMITS.iter().position(|limit| *limit == ended) {
+            self.conversation.context.counters().requests_limited.of(limit).add(1);
+        }
         self.conversation.note_ending(ended, true);
         let Some(begin) = log.begin.take() else { return };
         let (context, state, client_info) =

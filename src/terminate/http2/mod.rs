@@ -9,8 +9,8 @@
 //! Frames, HPACK and windows are those of the crate `h2`; messages are judged by the reader of HTTP/1. Places no request.
 //! All streams are parts of the connection's task, so that they end with it. Invariants: a connection that is to end is
 //! told so in two phases (RFC 9113 §6.8), and streams that it has begun are served; without a stream it is kept as long
-//! as one of HTTP/1; what a client can make this process hold is bounded by `http2_streams`, [`HEADS_MAX`], [`WINDOW`] and
-//! [`SEND_BUFFER`].
+//! as one of HTTP/1; what a client can make this process hold is bounded by `http2_streams`, [`HEADS_MAX`], and
+//! what `settings.rs` says.
 
 pub mod backend;
 mod frames;
@@ -18,6 +18,7 @@ pub mod limits;
 mod received_body;
 mod response;
 mod room;
+mod settings;
 mod stream;
 mod wire;
 
@@ -30,13 +31,14 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::Stream as _;
 use futures_util::stream::FuturesUnordered;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
 use self::limits::Excess;
 use self::received_body::ReceivedBody;
 use self::response::ResponseTranslator;
-use self::stream::{Http2Stream, SEND_BUFFER};
+use self::settings::builder;
+use self::stream::Http2Stream;
 use self::wire::{SharedStream, Wire, WireNotes};
 use super::buffer::Buffer;
 use super::conversation::Conversation;
@@ -46,21 +48,9 @@ use super::secure::Secured;
 use super::state::ConversationStage;
 use super::stream::Stream;
 use crate::clock::{self, Micros};
-use crate::config::Limits;
 use crate::fault::Endpoint;
 use crate::http::http2_head::{StreamBody, StreamHead, write_head};
 use crate::outcome::Ended;
-
-/// Bytes of all bodies together that the client may send before backends have taken some. Each stream has its part of
-/// them, so that bodies which wait cannot stop the others.
-const WINDOW: u32 = 1600 * 1024;
-
-/// Longest list of header fields that is decoded, as RFC 9113 §6.5.2 counts it; the reader of HTTP/1 takes half of it at
-/// most, and answers with 431.
-const HEADER_LIST_MAX: u32 = 64 * 1024;
-
-/// Most streams that the client may have reset before they were looked at.
-const RESETS_UNSEEN_MAX: usize = 200;
 
 /// Most bytes of all heads of requests that are served.
 const HEADS_MAX: usize = 1024 * 1024;
@@ -87,7 +77,8 @@ pub async fn serve(
     let life = conversation.listener().map_or(0, |listener| listener.limits.lifetime_ms);
     let lives_until = (life > 0).then(|| conversation.client_info.accepted + Micros::from(life) * 1_000);
     let streams_total = limits.http2_streams_total.unwrap_or(u64::MAX);
-    let (builder, limits) = (builder(limits), ConnectionLimits { first_until, lives_until, streams_total });
+    let builder = builder(limits, conversation.head_limits());
+    let limits = ConnectionLimits { first_until, lives_until, streams_total };
     drop(snapshot);
     conversation.state.enter(ConversationStage::Http2);
     let counted = Counted::new(conversation);
@@ -123,21 +114,6 @@ pub async fn serve(
         stream.into_inner().linger().await;
     }
     ended
-}
-
-fn builder(limits: &Limits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(WINDOW / limits.http2_streams.max(1))
-        .initial_connection_window_size(WINDOW)
-        .max_header_list_size(HEADER_LIST_MAX)
-        .max_concurrent_streams(limits.http2_streams)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(RESETS_UNSEEN_MAX)
-        // They are counted on the wire, by rate.
-        .max_local_error_reset_streams(None)
-        .enable_connect_protocol();
-    builder
 }
 
 /// Counts a connection for as long as it speaks HTTP/2.

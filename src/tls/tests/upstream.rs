@@ -1,6 +1,6 @@
 //! Backends that are believed, and those that are not.
 
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
 use super::*;
 use crate::config::Address;
@@ -121,4 +121,72 @@ fn files_that_are_no_authorities_are_refused() {
         problems[0].ends_with("certificate #1 in it is no authority's: the certificate is malformed"),
         "{problems:?}"
     );
+}
+
+/// A backend that serves no client without a certificate of the authority.
+fn demanding(shop: &Workshop, file: &str) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_file(shop.path(&format!("{file}.pem"))).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(shop.authority.der().clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider())).build().unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider())).with_safe_default_protocol_versions();
+    let builder = builder.unwrap().with_client_cert_verifier(verifier);
+    Arc::new(builder.with_single_cert(vec![shop.der(file)], key).unwrap())
+}
+
+#[test]
+fn a_backend_that_requests_a_certificate_is_shown_that_of_the_pool() {
+    let shop = Workshop::new();
+    for (file, names) in [("any", &["127.0.0.1"][..]), ("own", &[]), ("renewed", &[])] {
+        shop.mint(file, names);
+    }
+    let backend = demanding(&shop, "any");
+    assert!(reach(&upstream(&shop, "ca = \"@/ca.pem\""), &backend).is_err());
+    let text = pool("ca = \"@/ca.pem\", cert = \"@/own.pem\"");
+    let first = shop.load(&text, None).unwrap();
+    let same = shop.load(&text, Some(&first)).unwrap();
+    let own = shop.der("own");
+    std::fs::copy(shop.path("renewed.pem"), shop.path("own.pem")).unwrap();
+    let other = shop.load(&text, Some(&same)).unwrap();
+    assert!(other.changes(&same)[0].ends_with("own.pem\" changed"));
+    let [first, same, other] = [&first, &same, &other].map(|termination| termination.upstream("site").unwrap());
+    assert!(Arc::ptr_eq(first, same) && first != other);
+    // A session of the certificate before is not resumed with the renewed one.
+    for (upstream, shown, resumed) in [(first, &own, false), (same, &own, true), (other, &shop.der("renewed"), false)] {
+        let pair = reach(upstream, &backend).unwrap();
+        assert_eq!((&pair.server.peer_certificates().unwrap()[0], pair.resumed()), (shown, resumed));
+    }
+}
+
+#[test]
+fn a_certificate_for_backends_has_the_rules_of_one_for_clients() {
+    let shop = Workshop::new();
+    for file in ["own", "stranger"] {
+        shop.mint(file, &[]);
+    }
+    let problems = |more: &str| shop.load(&pool(&format!("verify = false, {more}")), None).unwrap_err();
+    let at = |file: &str| shop.path(file).display().to_string();
+    let expected = format!(
+        "pool \"site\": tls: cert \"{}\": the key in \"{}\" is not this certificate's",
+        at("own.pem"),
+        at("stranger.pem")
+    );
+    assert_eq!(problems("cert = \"@/own.pem\", key = \"@/stranger.pem\""), [expected]);
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    shop.write("locked.pem", encrypted);
+    let found = problems("cert = \"@/own.pem\", key = \"@/locked.pem\"");
+    let expected = format!("pool \"site\": tls: key \"{}\": its key is encrypted", at("locked.pem"));
+    assert!(found[0].starts_with(&expected), "{found:?}");
+    // Old enough that backends refuse it, and open to every user.
+    let past = |params: &mut CertificateParams| {
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+    };
+    shop.mint_with("old", &[], &KeyPair::generate().unwrap(), past);
+    shop.set_mode("old.pem", 0o644);
+    let loaded = shop.load(&pool("verify = false, cert = \"@/old.pem\""), None).unwrap();
+    let warnings: Vec<_> = loaded.warnings(UnixTime::now().as_secs()).iter().map(ToString::to_string).collect();
+    let expected = format!("pool \"site\": tls: cert \"{}\" has expired: backends will refuse it", at("old.pem"));
+    assert_eq!(warnings[0], expected);
+    assert!(warnings[1].contains("every user can read it"), "{warnings:?}");
+    assert!(loaded.ends().is_empty() && loaded.certificates().is_empty(), "no listener shows it");
 }

@@ -125,6 +125,7 @@ const TABLE: &[(&str, &str)] = &[
 const NOT_PROVOKED: &[(&str, &str)] = &[
     ("no_memory", "needs a kernel without memory for sockets, which a test must not make; the simulator has it"),
     ("certificate_expired", "needs a clock that goes on for a day; the tests of `tls` have one"),
+    ("certificate_revoked", "needs certificates of clients; `client_certificates` has a test with openssl"),
 ];
 
 /// The word a case ends in.
@@ -299,6 +300,7 @@ fn every_ending_is_in_the_table_or_has_an_excuse() {
     elsewhere.extend(sources_below("tests/it/http2"));
     elsewhere.extend(sources_below("tests/it/http2_backend"));
     elsewhere.extend(sources_below("tests/it/routes"));
+    elsewhere.extend(sources_below("tests/it/limits"));
     elsewhere.push(include_str!("../stick_table.rs").to_owned());
     for ended in Ended::ALL {
         let word = ended.word();

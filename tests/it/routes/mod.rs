@@ -4,6 +4,7 @@
 
 mod answers;
 mod pages;
+mod reference;
 mod requests;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use crate::support::program::output;
 use crate::terminate::Front;
 
 /// A way to ask a listener.
-struct Asking {
+pub struct Asking {
     address: SocketAddr,
     scheme: &'static str,
     arguments: Vec<String>,
@@ -21,15 +22,15 @@ struct Asking {
 
 /// What curl got: the version, the status, the lines of the head behind it, and the content.
 #[derive(Debug)]
-struct Got {
-    version: String,
-    status: u16,
-    head: String,
-    body: String,
+pub struct Got {
+    pub version: String,
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Got {
-    fn field(&self, name: &str) -> Option<&str> {
+    pub fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (known, value) = line.split_once(": ")?;
             known.eq_ignore_ascii_case(name).then_some(value)
@@ -39,13 +40,13 @@ impl Got {
 
 impl Asking {
     /// HTTP/1.1 and HTTP/2 in the clear.
-    fn plain(address: SocketAddr) -> [Self; 2] {
+    pub fn plain(address: SocketAddr) -> [Self; 2] {
         let way = |argument: &str| Self { address, scheme: "http", arguments: vec![argument.to_owned()] };
         [way("--http1.1"), way("--http2-prior-knowledge")]
     }
 
     /// HTTP/1.1 and HTTP/2 with TLS.
-    fn secure(front: &Front) -> [Self; 2] {
+    pub fn secure(front: &Front) -> [Self; 2] {
         let ca = front.file("ca.pem").display().to_string();
         ["--http1.1", "--http2"].map(|version| {
             let arguments = vec![version.to_owned(), "--cacert".to_owned(), ca.clone()];
@@ -71,11 +72,11 @@ impl Asking {
     }
 
     /// Asks for what stands behind the scheme: host and path.
-    fn get(&self, url: &str) -> Got {
+    pub fn get(&self, url: &str) -> Got {
         self.with(&[], url)
     }
 
-    fn with(&self, arguments: &[&str], url: &str) -> Got {
+    pub fn with(&self, arguments: &[&str], url: &str) -> Got {
         let text = output(self.curl().args(arguments).arg(format!("{}://{url}", self.scheme)));
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{url}: {text}"));
         let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));

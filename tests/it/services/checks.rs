@@ -111,11 +111,11 @@ fn postgres_is_up_without_a_word_in_its_log_and_down_while_it_shuts_down() {
 }
 
 /// Address that is not 127.0.0.0/8: a MySQL counts no failures of those.
-const COUNTED: &str = "192.0.2.7";
-const MYSQL_PORT: u16 = 3306;
+pub const COUNTED: &str = "192.0.2.7";
+pub const MYSQL_PORT: u16 = 3306;
 
 /// A MariaDB in a namespace of its own that blocks a host after ten failures.
-fn mariadb(test: &str) -> Option<Program> {
+pub fn mariadb(test: &str) -> Option<Program> {
     let (install, server) = (find(test, "mariadb-install-db")?, find(test, "mariadbd")?);
     if !has(test, "mariadb") || !has(test, "nsenter") || !namespace::possible(test) {
         return None;
@@ -143,7 +143,7 @@ fn mariadb(test: &str) -> Option<Program> {
     Some(Program::start_until(dir, command, COUNTED, is_ready))
 }
 
-fn sql(dir: &Path, statement: &str) -> Command {
+pub fn sql(dir: &Path, statement: &str) -> Command {
     let mut command = Command::new("mariadb");
     command.args(["--no-defaults", "--user=root", "--skip-column-names", "--batch", "--socket"]);
     command.arg(dir.join("socket")).args(["--execute", statement]);

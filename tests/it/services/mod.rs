@@ -3,6 +3,7 @@
 
 mod checks;
 mod https;
+mod many_checks;
 mod one_port;
 mod postgres;
 mod redis;

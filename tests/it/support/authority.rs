@@ -4,10 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, RevokedCertParams,
+};
 use rustls::crypto::{SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -52,6 +56,29 @@ impl Authority {
         change(&mut params);
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Minted { der: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// A revocation list of these certificates as PEM, good until a year begins.
+    pub fn revocation_list(&self, revoked: &[&Minted], until: i32) -> String {
+        let begin = rcgen::date_time_ymd(2020, 1, 1);
+        let revoked_certs = revoked.iter().map(|minted| {
+            let (_, certificate) = X509Certificate::from_der(&minted.der).expect("a certificate");
+            RevokedCertParams {
+                serial_number: certificate.raw_serial().to_vec().into(),
+                revocation_time: begin,
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let params = CertificateRevocationListParams {
+            this_update: begin,
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: vec![1].into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).and_then(|list| list.pem()).expect("a list")
     }
 
     /// A client of these versions and key exchange groups that trusts this authority.

@@ -6,10 +6,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use super::chromium::Chromium;
@@ -46,8 +47,23 @@ pub struct Look {
 impl Browser {
     /// Starts Chromium, which knows no host but this one; `None`: it is not installed, and the test is skipped.
     pub fn start(test: &str) -> Option<Self> {
-        let program = find(test, "chromium")?;
-        Some(Self(Rc::new(RefCell::new(Link::start(&program)))))
+        Self::with(test, "MAP rebound.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", &[], &json!({}))
+    }
+
+    /// Starts Chromium with these rules for names, more arguments and preferences of its user; `None` as above.
+    pub fn with(test: &str, hosts: &str, arguments: &[String], preferences: &Value) -> Option<Self> {
+        let (program, home) = (find(test, "chromium")?, tempfile::tempdir().expect("a scratch directory"));
+        let profile = home.path().join("Default");
+        std::fs::create_dir(&profile).expect("a folder");
+        std::fs::write(profile.join("Preferences"), preferences.to_string()).expect("the file is written");
+        let start = Start { program, hosts: hosts.to_owned(), arguments: arguments.to_owned() };
+        Some(Self(Rc::new(RefCell::new(Link::start(home.into(), start)))))
+    }
+
+    /// Ends the browser as its user would, and starts it again with the profile that it has left. No page may be left.
+    pub fn restart(self) -> Self {
+        let link = Rc::into_inner(self.0).expect("no page is left").into_inner();
+        Self(Rc::new(RefCell::new(link.restart())))
     }
 
     /// A page with nothing in it.
@@ -197,20 +213,29 @@ impl BrowserPage {
     }
 }
 
+/// What a browser is started with.
+struct Start {
+    program: PathBuf,
+    hosts: String,
+    arguments: Vec<String>,
+}
+
 /// The browser's process and the connection to it.
 struct Link {
     process: Chromium,
+    start: Start,
     socket: Option<WebSocket<TcpStream>>,
     calls: u64,
     events: Vec<Value>,
 }
 
 impl Link {
-    fn start(program: &Path) -> Self {
-        let hosts = "MAP rebound.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
-        let process = Chromium::start(program, hosts, &[]);
-        let mut link = Self { process, socket: None, calls: 0, events: Vec::new() };
-        let place = link.process.home().join("DevToolsActivePort");
+    fn start(home: Rc<TempDir>, start: Start) -> Self {
+        let place = home.path().join("DevToolsActivePort");
+        // That of the run before.
+        let _ = std::fs::remove_file(&place);
+        let process = Chromium::at(home, &start.program, &start.hosts, &start.arguments);
+        let mut link = Self { process, start, socket: None, calls: 0, events: Vec::new() };
         let (port, path) = eventually("chromium to be ready", || {
             let text = std::fs::read_to_string(&place).ok()?;
             let (port, path) = text.split_once('\n')?;
@@ -221,6 +246,12 @@ impl Link {
         let (socket, _) = tungstenite::client(format!("ws://127.0.0.1:{port}{path}"), stream).expect("a WebSocket");
         link.socket = Some(socket);
         link
+    }
+
+    fn restart(mut self) -> Self {
+        let close = json!({ "id": 0, "method": "Browser.close" }).to_string();
+        self.socket.as_mut().expect("a connection").send(Message::text(close)).expect("chromium reads");
+        Self::start(self.process.ended(), self.start)
     }
 
     /// Calls a method, of a session or of the browser as a whole, and returns its result.

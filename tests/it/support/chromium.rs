@@ -6,21 +6,28 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
+use super::eventually;
+
 /// A running browser; dropped, it is killed with all its processes, and what it has said is shown if the test fails.
 pub struct Chromium {
     child: Child,
-    home: TempDir,
+    home: Rc<TempDir>,
 }
 
 impl Chromium {
     /// Starts the program. `hosts`: its rules for names, as of `--host-resolver-rules`; `arguments`: more of them, such as
     /// the address of a page.
     pub fn start(program: &Path, hosts: &str, arguments: &[String]) -> Self {
-        let home = tempfile::tempdir().expect("a scratch directory");
+        Self::at(tempfile::tempdir().expect("a scratch directory").into(), program, hosts, arguments)
+    }
+
+    /// Starts the program with a profile that may have been in use.
+    pub fn at(home: Rc<TempDir>, program: &Path, hosts: &str, arguments: &[String]) -> Self {
         let mut command = Command::new(program);
         command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
         command.args(["--disable-background-networking", "--disable-component-update", "--no-proxy-server"]);
@@ -32,9 +39,10 @@ impl Chromium {
         Self { child: command.process_group(0).spawn().expect("chromium starts"), home }
     }
 
-    /// The folder with its profile.
-    pub fn home(&self) -> &Path {
-        self.home.path()
+    /// Waits until it has ended by itself; its profile.
+    pub fn ended(mut self) -> Rc<TempDir> {
+        eventually("chromium to end", || self.child.try_wait().expect("the process is ours"));
+        Rc::clone(&self.home)
     }
 }
 

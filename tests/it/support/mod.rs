@@ -59,3 +59,8 @@ pub fn is_root(test: &str) -> bool {
     }
     root
 }
+
+/// A number from the environment, for a run of full size; otherwise the smaller one of the suite.
+pub fn size(variable: &str, of_suite: usize) -> usize {
+    std::env::var(variable).map_or(of_suite, |text| text.parse().expect("a number"))
+}

@@ -26,7 +26,7 @@ mod refusals;
 mod relay;
 mod short_forms;
 mod stick_table;
-mod store;
+pub mod store;
 mod tiers;
 mod two_instances;
 mod upgraded;

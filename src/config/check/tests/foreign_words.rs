@@ -155,7 +155,7 @@ fn a_value_of_another_balancer_is_translated_at_its_place() {
         ("RING_HASH", "\"RING_HASH\" of Envoy is balance = \"ring\" in [[pool]]"),
         ("wrr", "\"wrr\" of Traefik is balance = \"round_robin\" in [[pool]]"),
         ("weighted_random", "\"weighted_random\" of AWS is balance = \"random\" in [[pool]]"),
-        ("uri", "\"uri\" of HAProxy has no counterpart: no pool is keyed by the path; "),
+        ("uri", "\"uri\" of HAProxy is key = \"path:16\" in [[pool]]; "),
     ] {
         let text = with(RELAY, &format!("balance = \"{word}\""), "[[pool]]");
         let found = hints(&text);
@@ -166,6 +166,29 @@ fn a_value_of_another_balancer_is_translated_at_its_place() {
         matches!(&mode[..], [hint] if hint.starts_with("\"mode http\" of HAProxy is http = true in [[pool]]")),
         "{mode:?}"
     );
+}
+
+/// A whole file of another balancer has a hint at nearly every line, however long it is.
+#[test]
+fn files_of_other_balancers_are_translated_to_their_last_line() {
+    for (file, without) in [
+        (include_str!("../../../../config/migrate/haproxy-cookie-site.cfg"), 0),
+        (include_str!("../../../../config/migrate/haproxy-tcp-stick-table.cfg"), 0),
+        (include_str!("../../../../config/migrate/haproxy-sni.cfg"), 0),
+        (include_str!("../../../../config/migrate/haproxy-dns.cfg"), 0),
+        (include_str!("../../../../config/migrate/nginx-http.conf"), 0),
+        (include_str!("../../../../config/migrate/nginx-stream.conf"), 3),
+    ] {
+        let problems = check(file, &resolve).unwrap_err();
+        let closes = |line: &str| line.trim().trim_matches(['}', ' ']).is_empty();
+        let bare: Vec<_> = problems
+            .iter()
+            .filter(|problem| problem.hint.is_none())
+            .filter_map(|problem| file.lines().nth(problem.line - 1))
+            .filter(|line| !closes(line))
+            .collect();
+        assert_eq!(bare.len(), without, "{bare:#?}");
+    }
 }
 
 #[test]

@@ -87,7 +87,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             match self.step_request(up, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(failure)) => match failure.ended {
-                    Ended::ClientLeft | Ended::RequestRefused if answered => up.cut = Some(failure.ended),
+                    Ended::ClientLeft | Ended::RequestRefused | Ended::BodyTooLarge if answered => {
+                        up.cut = Some(failure.ended);
+                    }
                     _ => return Err(failure),
                 },
                 Poll::Pending => return Ok(()),
@@ -136,6 +138,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         if !self.client.bytes().is_empty() {
             let scanned = up.body.scan(self.client.bytes());
             return Poll::Ready(match scanned {
+                Ok(_) if up.body.announced() > self.body_max => Err(RequestFailure::body_too_large()),
                 Ok(scanned) => {
                     up.checked = scanned.length;
                     up.work += scanned.work;

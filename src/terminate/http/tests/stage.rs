@@ -49,6 +49,7 @@ pub struct Asked {
     pub meta: RequestMeta,
     pub framing: Framing,
     pub waits_for_100: bool,
+    pub body_max: u64,
     /// The head as the backend gets it.
     pub written: Vec<u8>,
     /// The client's last read before it brought a full buffer.
@@ -68,6 +69,7 @@ impl Asked {
             meta: request.asked(),
             framing: request.framing,
             waits_for_100: request.expects_continue(),
+            body_max: u64::MAX,
             written,
             after_bulk: false,
         }
@@ -145,6 +147,7 @@ impl Stage {
             head: &mut head,
             repeatable: false,
             framing: asked.framing,
+            body_max: asked.body_max,
             waits_for_100: asked.waits_for_100,
             writer: &writer,
             response: &mut ResponseReader::new(),

@@ -5,6 +5,7 @@
 use super::stage::{Asked, Left, Stage, Turns, drain};
 use super::wire::{Ends, Wire};
 use super::world::read;
+use crate::http::answer::StatusCode;
 use crate::outcome::Ended;
 
 const POST: &str = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
@@ -181,5 +182,33 @@ fn the_end_behind_a_response_leaves_with_its_last_bytes() {
             assert_eq!(client.finished(), ends, "{field}");
         });
         assert_eq!(left.result.expect("a response").client_stays, !ends);
+    }
+}
+
+#[test]
+fn a_body_ends_where_it_announces_more_than_its_limit() {
+    let head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for begun in [false, true] {
+        let (stage, asked) = (Stage::new(), Asked { body_max: 10, ..Asked::read(head) });
+        let (client, backend) = (Wire::new(4_096, 4_096), Wire::new(4_096, 4_096));
+        let left = stage.exchange(&asked, &client, &backend, |turns| {
+            client.send(b"4\r\nabcd\r\n6;x\r\nefghij\r\n");
+            turns.settle();
+            if begun {
+                backend.send(ACCEPTED);
+                drain(turns, &client);
+            }
+            client.send(b"fffffff\r\n");
+            let got = drain(turns, &backend);
+            assert!(got.ends_with(b"6;x\r\nefghij\r\n"), "nothing beyond the limit is sent");
+        });
+        let told = left.result.map(|exchanged| (exchanged.status, exchanged.ended, exchanged.client_stays));
+        match begun {
+            true => assert_eq!(told.expect("a response"), (202, Ended::BodyTooLarge, false)),
+            false => {
+                let failure = told.expect_err("no response");
+                assert_eq!((failure.ended, failure.reply), (Ended::BodyTooLarge, Some(StatusCode::ContentTooLarge)));
+            }
+        }
     }
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use tokio::sync::oneshot;
 
-use super::HEADER_LIST_MAX;
+use super::settings::HEADER_LIST_MAX;
 use super::stream::SEND_BUFFER;
 use super::wire::{Wire, WireNotes};
 use crate::fault::Fault;

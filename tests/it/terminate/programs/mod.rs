@@ -2,10 +2,12 @@
 
 mod applications;
 mod browser;
+mod client_certificates;
 mod curl;
 mod haproxy;
 mod nginx;
 mod openssl;
+mod other_sites;
 mod redis;
 mod websockets;
 

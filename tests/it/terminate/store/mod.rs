@@ -9,7 +9,7 @@ mod header;
 mod held;
 mod login;
 mod moves;
-mod redis;
+pub mod redis;
 mod refusal;
 mod ways;
 
@@ -26,7 +26,7 @@ use crate::support::{PATIENCE, Sessile, eventually};
 
 const BACKENDS: usize = 5;
 /// A budget that a slow machine does not exceed.
-const AMPLE: &str = "1s";
+pub const AMPLE: &str = "1s";
 
 /// An application that sets a session cookie at login.
 fn application() -> Backends {
@@ -59,7 +59,7 @@ fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) ->
 }
 
 /// Keys of the table `[store]`.
-fn store(url: &str, budget: &str) -> String {
+pub fn store(url: &str, budget: &str) -> String {
     format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\nbudget = \"{budget}\"\n")
 }
 
