@@ -58,7 +58,7 @@ refusals! {
     ExtensionTwice = HelloMalformed, IllegalParameter;
     /// The hello has two host names (RFC 6066 §3).
     NameTwice = HelloMalformed, IllegalParameter;
-    /// No route has the server name, and the listener has no default pool.
+    /// No route has the server name, and the listener has no default pool, or none for this name.
     NoRoute = NoRoute, UnrecognisedName;
 }
 

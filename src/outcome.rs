@@ -156,7 +156,7 @@ endings! {
     BackendTls = "backend_tls", Backend;
     /// The backend did not agree on HTTP/2 (ALPN `h2`), which its pool speaks with `http = "h2"`.
     BackendNoHttp2 = "backend_no_http2", Backend;
-    /// No route matches and the listener has no default pool; a request got 404.
+    /// No route matches, and the listener has no default pool, or none for this name (`unknown_names`); a request got 404.
     NoRoute = "no_route", Client;
     /// The source has `max_connections_per_source` open already.
     SourceConnections = "source_connections", Limit;

@@ -4,7 +4,7 @@
 //! Does not refuse ties (`config::check` does) and has no pools, only their indexes. Precision, first to last: exact
 //! name, longest `*.` wildcard, routes without names, the default; under the same name, more conditions, then the
 //! longer CIDR. Where a condition is false, the next less precise rule is looked at. Routes about requests decide for no
-//! connection.
+//! connection. A listener may refuse the names that neither its routes nor its certificates have ([`KnownNames`]).
 //!
 //! Invariant: the order in the file never decides between routes that are not tied, and a look-up allocates nothing.
 
@@ -14,12 +14,14 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 
+use self::names::KnownNames;
 use self::requests::{RequestFacts, RequestTable, canonical};
 use crate::config;
 use crate::http::head::Request;
 use crate::http::target::Host;
 use crate::server_name::{NAME_MAX, NamePattern};
 
+mod names;
 pub mod requests;
 
 /// The routes of a listener, ready for look-up.
@@ -30,6 +32,8 @@ pub struct RouteTable {
     unnamed: Vec<RouteRule>,
     default: Option<RouteMatch>,
     requests: RequestTable,
+    /// Names that are served; `None`: any.
+    known: Option<KnownNames>,
     needs_hello: bool,
     /// Every protocol that a condition names.
     protocols: AHashSet<Box<[u8]>>,
@@ -78,6 +82,13 @@ impl RouteTable {
         table
     }
 
+    /// The same table, for a listener that may refuse the names that it does not know. `certificates`: the names of its
+    /// certificates.
+    pub fn knowing(self, listener: &config::Listener, certificates: &[NamePattern]) -> Self {
+        let known = || KnownNames::new(listener.routes.iter().flat_map(config::Route::hosts), certificates);
+        Self { known: listener.refuses_unknown_names.then(known), ..self }
+    }
+
     /// Builds the table of these routes; `default`: the pool of all other connections.
     pub fn new(routes: &[config::Route], default: Option<&str>, pool_index: impl Fn(&str) -> usize) -> Self {
         let mut table = Self {
@@ -86,6 +97,7 @@ impl RouteTable {
             unnamed: Vec::new(),
             default: default.map(|pool| RouteMatch { pool: Some(pool_index(pool)), route: None }),
             requests: RequestTable::new(routes, default.map(&pool_index), &pool_index),
+            known: None,
             needs_hello: routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
             protocols: routes.iter().flat_map(|route| &route.alpn).map(|name| name.as_bytes().into()).collect(),
         };
@@ -110,18 +122,19 @@ impl RouteTable {
         table
     }
 
-    /// Returns the pool of a connection; `None` = no route to a pool matches, and there is no default.
+    /// Returns the pool of a connection; `None` = no route to a pool matches, and there is no default, or not for this
+    /// name.
     pub fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
         self.find_route(facts)?.pool
     }
 
     /// Returns the pool of a connection with the route that chose it.
     pub fn find_route(&self, facts: &RouteFacts<'_>) -> Option<RouteMatch> {
-        facts
-            .sni
-            .and_then(|name| self.find_by_name(name, facts))
-            .or_else(|| first_that_holds(&self.unnamed, facts))
-            .or(self.default)
+        let by_name = facts.sni.and_then(|name| self.find_by_name(name, facts));
+        if by_name.is_none() && self.refuses(facts.sni) {
+            return None;
+        }
+        by_name.or_else(|| first_that_holds(&self.unnamed, facts)).or(self.default)
     }
 
     /// True if a request for this host belongs on its connection: one to the host would have the same rules of TLS.
@@ -159,6 +172,11 @@ impl RouteTable {
             Some(of_all) => of_all,
             None => self.requests.find(&RequestFacts::of(request, connection, &mut buffer)),
         }
+    }
+
+    /// True if no client with this name is served by what is for any name.
+    fn refuses(&self, name: Option<&str>) -> bool {
+        self.known.as_ref().zip(name).is_some_and(|(known, name)| !known.has(name))
     }
 
     /// True if a condition of a route needs the ClientHello.

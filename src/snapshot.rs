@@ -264,7 +264,7 @@ impl Listener {
             Fallback::Refuse => None,
             Fallback::Pool(name) => Some(index(name)),
         };
-        let routes = RouteTable::of(listener, index);
+        let routes = RouteTable::of(listener, index).knowing(listener, tls.names(&listener.name));
         let named = listener.routes.iter().filter_map(config::Route::pool).chain(listener.pool.as_deref());
         let reads_tls = listener.tls != config::Tls::Off;
         let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
@@ -305,7 +305,7 @@ fn tlv_kinds(pools: &[Arc<Pool>], of_listener: &RequestLimits) -> Box<[u8]> {
 }
 
 impl Listener {
-    /// Where the routes send a connection; `None`: no route matches, and there is no default pool.
+    /// Where the routes send a connection; `None`: no route matches, and there is no default pool, or not for its name.
     pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
         Some(RouteTarget { pool: found.pool, route: found.route, tls: self.config.rules_of(found.route).tls })

@@ -118,6 +118,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "untrusted",
         "not_tls",
         "silent",
+        "unknown_names",
         "certificate",
         "client_certificate",
         "client_tls",

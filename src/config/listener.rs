@@ -54,6 +54,8 @@ pub struct Listener {
     pub not_tls: Fallback,
     /// Treatment of connections that send no byte within `hello_timeout`.
     pub silent: Fallback,
+    /// True if clients that ask for a name which neither a route nor a certificate has are refused.
+    pub refuses_unknown_names: bool,
     /// Routes in the order of the file; the order has no meaning.
     pub routes: Vec<Route>,
     /// Pages for replies of this process, each with another status.

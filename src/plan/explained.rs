@@ -359,6 +359,25 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
     }
 
     #[test]
+    fn a_name_that_the_listener_does_not_know_is_refused_and_a_request_for_one_misdirected() {
+        let refusing = "tls = \"terminate\"\nunknown_names = \"refuse\"\n";
+        for (file, [unknown, misdirected]) in [
+            (FILE.to_owned(), [None, None]),
+            (FILE.replace("tls = \"terminate\"\n", refusing), [some("no_route"), some("misdirected")]),
+        ] {
+            let snapshot = Snapshot::of_text(&file);
+            let refused = |sni: Option<&str>, host: Option<&str>| {
+                let [sni, host] = [sni, host].map(|name| name.map(str::to_owned));
+                ask(&snapshot, "shop", WrittenTraits { sni, host, ..WrittenTraits::default() }).unwrap().refused
+            };
+            assert_eq!(refused(Some("www.example.org"), None), unknown);
+            assert_eq!(refused(Some("api.example.org"), Some("www.example.org")), misdirected);
+            assert_eq!(refused(Some("api.example.org"), Some("api.example.org")), None);
+            assert_eq!(refused(None, None), None, "a client without a name");
+        }
+    }
+
+    #[test]
     fn a_cookie_is_explained_with_the_backend_that_it_had_to_leave() {
         let snapshot = Snapshot::of_text(FILE);
         let cookie = |value: &str| {

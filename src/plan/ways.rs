@@ -230,6 +230,7 @@ impl<'c> Changed<'c> {
         let table = |listener: &Listener, config: &Config| {
             let places: AHashMap<&str, usize> = config.pools.iter().map(|pool| pool.name.as_str()).zip(0..).collect();
             let index = |name: &str| places.get(name).copied().unwrap_or(usize::MAX);
+            // Names that a listener refuses are those that it does not know: no list of them could be counted.
             RouteTable::of(listener, index)
         };
         let none = RouteTable::new(&[], None, |_| usize::MAX);

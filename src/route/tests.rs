@@ -256,3 +256,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_listener_that_knows_its_names_serves_others_by_nothing_that_is_for_any_name() {
+    let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"terminate\"\npool = \"0\"\n\
+        certificate = \"c.pem\"\nunknown_names = \"refuse\"\n\
+        [[listener.route]]\nsni = [\"one.test\", \"*.wide.test\"]\nalpn = \"http/1.1\"\npool = \"1\"\n\
+        [[listener.route]]\nalpn = \"http/1.1\"\npool = \"2\"\n\
+        [[listener.route]]\nhost = \"asked.test\"\npath = \"/a\"\npool = \"0\"\n";
+    let pool = |name: &str| {
+        format!("[[pool]]\nname = \"{name}\"\nhttp = true\nbackend = {{ name = \"b\", address = \"127.0.0.1:2\" }}\n")
+    };
+    let text = ["0", "1", "2"].map(pool).into_iter().fold(text.to_owned(), |text, pool| text + &pool);
+    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
+    let listener = &checked.config.listeners[0];
+    let certificates = ["cert.test", "*.cert.test"].map(|name| NamePattern::parse(name).unwrap());
+    let any = RouteTable::of(listener, |name| name.parse().unwrap());
+    let known = RouteTable::of(listener, |name| name.parse().unwrap()).knowing(listener, &certificates);
+    let http1 = list(&["http/1.1"]);
+    for (name, plain, with_http1) in [
+        (Some("one.test"), Some(0), Some(1)),
+        (Some("a.b.wide.test"), Some(0), Some(1)),
+        (Some("cert.test"), Some(0), Some(2)),
+        (Some("a.cert.test"), Some(0), Some(2)),
+        (Some("asked.test"), Some(0), Some(2)),
+        (Some("a.b.cert.test"), None, None),
+        (Some("wide.test"), None, None),
+        (Some("a.one.test"), None, None),
+        (Some("test"), None, None),
+        (None, Some(0), Some(2)),
+    ] {
+        let facts = |alpn| RouteFacts { sni: name, alpn, source: None };
+        assert_eq!((known.find(&facts(&[])), known.find(&facts(&http1))), (plain, with_http1), "{name:?}");
+        assert!(any.find(&facts(&[])).is_some(), "{name:?}");
+    }
+}

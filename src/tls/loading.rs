@@ -88,7 +88,8 @@ impl Loading {
             let certificate = &route.client_certificate;
             route.terminates().then(|| server(&about, certificate, names, route.pool(), route.http2)).flatten()
         });
-        Servers { routes: routes.collect(), default }
+        let routes = routes.collect();
+        Servers { routes, default, names }
     }
 
     /// Loads the certificates of a listener; the second value is the index of the default.

@@ -51,6 +51,7 @@ use self::revoked::RevocationLists;
 use self::server::SharedTls;
 use self::tickets::{SteadyClock, TicketKeys};
 use crate::config::{Config, FileProblem};
+use crate::server_name::NamePattern;
 
 /// The TLS of one configuration, ready for handshakes.
 pub struct Termination {
@@ -73,6 +74,8 @@ pub struct Termination {
 /// The routes of a listener that terminate TLS.
 #[derive(Default)]
 struct Servers {
+    /// The names of all certificates.
+    names: Vec<NamePattern>,
     default: Option<Arc<TlsServer>>,
     routes: Vec<Option<Arc<TlsServer>>>,
 }
@@ -122,6 +125,11 @@ impl Termination {
             None => servers.default.as_ref(),
             Some(index) => servers.routes.get(index)?.as_ref(),
         }
+    }
+
+    /// The names in the certificates of a listener.
+    pub fn names(&self, listener: &str) -> &[NamePattern] {
+        self.listeners.get(listener).map_or(&[][..], |servers| &servers.names)
     }
 
     /// The TLS to the backends of a pool. `None`: connections to them are plain.

@@ -110,7 +110,7 @@ const CAUSES = {
 };
 
 const REFUSALS = {
-  no_route: "no route matches, and the listener has no default pool",
+  no_route: "no route takes it, and no default pool",
   misdirected: "the host of the request has other rules of TLS than the connection",
   no_backend: "no backend can serve",
   backend_full: "every backend that could serve is full",

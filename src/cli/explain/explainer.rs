@@ -5,14 +5,16 @@
 
 use crate::cli::{CommandError, load};
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, FileProblem};
 use crate::plan::{
     AskedAt, AskedClient, AskedListener, ClientReport, ClientTraits, Question, find_down, find_listener,
 };
 use crate::pool::Pool;
 use crate::route::RouteTable;
 use crate::server::cookie_keys;
+use crate::server_name::NamePattern;
 use crate::snapshot::Rings;
+use crate::tls::Termination;
 
 /// Explains clients of one listener.
 pub(super) struct Explainer<'a> {
@@ -32,7 +34,7 @@ impl<'a> Explainer<'a> {
         let with_cookies = !(question.traits.cookie.is_empty() && question.traits.header.is_empty());
         Ok(Self {
             listener,
-            routes: RouteTable::of(listener, index),
+            routes: RouteTable::of(listener, index).knowing(listener, &certificate_names(listener, config)?),
             pools: pools(config, with_cookies)?,
             down: find_down(config, &question.down).map_err(CommandError::Usage)?,
             traits: ClientTraits::read(&question.traits).map_err(CommandError::Usage)?,
@@ -49,15 +51,28 @@ impl<'a> Explainer<'a> {
     }
 }
 
+/// The names in the certificates of a listener, where they decide about clients.
+fn certificate_names(listener: &config::Listener, config: &Config) -> Result<Vec<NamePattern>, CommandError> {
+    if !listener.refuses_unknown_names {
+        return Ok(Vec::new());
+    }
+    let of_thread = config.clone();
+    let loaded = load::in_time(move || Termination::load(&of_thread, None, clock::now_ms))?;
+    loaded.map(|tls| tls.names(&listener.name).to_vec()).map_err(unreadable)
+}
+
+/// The problems of files that have to be read.
+fn unreadable(problems: Vec<FileProblem>) -> CommandError {
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    CommandError::Usage(problems.join("; "))
+}
+
 /// Builds the pools. Files with cookie keys have to be readable only for clients with cookies.
 fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
     let of_thread = config.clone();
     let rings = match load::in_time(move || cookie_keys(&of_thread))? {
         Ok(rings) => rings,
-        Err(problems) if with_cookies => {
-            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            return Err(CommandError::Usage(problems.join("; ")));
-        }
+        Err(problems) if with_cookies => return Err(unreadable(problems)),
         Err(_) => Rings::default(),
     };
     let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));

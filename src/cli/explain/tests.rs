@@ -152,7 +152,7 @@ fn people_read_sentences() {
     assert!(lines[2].starts_with("  key source 192.0.2.1/32 (hash "), "{text}");
     assert_eq!(text.matches("offline: ").count(), 1, "{text}");
     let text = explain("--listener bare --client 192.0.2.1", "").unwrap();
-    let nowhere = "client 192.0.2.1 at listener bare: no route matches and there is no default pool\n";
+    let nowhere = "client 192.0.2.1 at listener bare: no route takes it, and no default pool\n";
     assert!(text.ends_with(nowhere), "{text}");
     assert_eq!(json("--listener front --client 192.0.2.1")["live"], false);
 }

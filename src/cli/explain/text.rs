@@ -46,7 +46,7 @@ pub(super) fn of(report: &ClientReport) -> String {
         (None, Some("misdirected")) => {
             wrap(&format!("{head}: is refused: the host of the request has other rules of TLS"), COLUMNS, INDENT)
         }
-        (None, _) => wrap(&format!("{head}: no route matches and there is no default pool"), COLUMNS, INDENT),
+        (None, _) => wrap(&format!("{head}: no route takes it, and no default pool"), COLUMNS, INDENT),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::config::value::{self, Resolve, ValueResult};
 use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
 use crate::server_name::NamePattern;
 
+/// Words of the key `unknown_names`: whether such clients are refused.
+const UNKNOWN_NAMES: [(&str, bool); 2] = [("default", false), ("refuse", true)];
+
 /// A listener, and the places in the file that later checks report.
 pub(super) struct ParsedListener<'d> {
     pub(super) config: Listener,
@@ -147,6 +150,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         proxy: proxy(&section, &bind),
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),
+        refuses_unknown_names: section.read("unknown_names", value::word(&UNKNOWN_NAMES)).unwrap_or(false),
         routes,
         error_pages: route::error_pages(&section),
         bind,
@@ -158,6 +162,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
     silent_clients_may_wait(&section, &config);
+    names_may_be_unknown(&section, &config);
     tie::check(&config.routes, &sections);
     ParsedListener { config, section, routes: sections, binds }
 }
@@ -185,6 +190,20 @@ fn silent_clients_may_wait(section: &Section<'_>, config: &Listener) {
     }
     if config.bind.iter().all(|bind| matches!(bind, Bind::Systemd(_))) {
         section.idle_keys(&["defer_accept"], "on sockets of systemd: their unit has DeferAcceptSec=");
+    }
+}
+
+/// Reports `unknown_names` where no certificate is shown to clients with a name that no route has.
+fn names_may_be_unknown(section: &Section<'_>, config: &Listener) {
+    if !section.has("unknown_names") {
+        return;
+    }
+    let takes_any = |route: &Route| !route.is_of_requests() && route.sni.is_empty();
+    if config.tls != Tls::Terminate {
+        let hint = "without a pool of the listener, names that no route has are refused";
+        section.error("unknown_names", Bad::new("unknown_names needs tls = \"terminate\"").hint(hint));
+    } else if config.pool.is_none() && !config.takes_requests_alone() && !config.routes.iter().any(takes_any) {
+        section.idle_keys(&["unknown_names"], "without a pool: names that no route has are refused");
     }
 }
 

@@ -20,6 +20,7 @@ mod request_limits;
 mod routes;
 mod shorthands;
 mod timeouts;
+mod unknown_names;
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 
@@ -73,7 +74,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 63);
+    assert_eq!(broken.len(), 64);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();

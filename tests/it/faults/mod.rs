@@ -125,7 +125,6 @@ const TABLE: &[(&str, &str)] = &[
 const NOT_PROVOKED: &[(&str, &str)] = &[
     ("no_memory", "needs a kernel without memory for sockets, which a test must not make; the simulator has it"),
     ("certificate_expired", "needs a clock that goes on for a day; the tests of `tls` have one"),
-    ("certificate_revoked", "needs certificates of clients; `client_certificates` has a test with openssl"),
 ];
 
 /// The word a case ends in.

@@ -29,6 +29,7 @@ mod stick_table;
 pub mod store;
 mod tiers;
 mod two_instances;
+mod unknown_names;
 mod upgraded;
 
 use std::net::SocketAddr;
