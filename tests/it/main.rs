@@ -50,6 +50,7 @@ mod reload_keeps; // what a reload leaves as it was: backends, keys, open connec
 mod reload_says; // what a reload, a plan and a check say of a change: keys, when they take effect, cookies
 mod restart; // a next process that starts while the one before stops
 mod routes; // routes of requests, answers without a backend, pages for errors
+mod rules; // random configurations of all rules of requests: what `explain` foretells is what requests do
 mod runtime_state; // drains and ejections over a restart
 mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
 mod shape; // the sources themselves: floors, cycles, sizes, words

@@ -1,4 +1,4 @@
-//! New clients placed by load while a few clients send most of the requests: they spread evenly, and nobody who is known
+//! New clients placed by load while a few clients send most of the requests: they spread evenly, and no known one
 //! moves when a backend is added, comes back, when the file is reloaded or the process restarts.
 
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +47,7 @@ impl Popularity {
     }
 }
 
-/// A backend at an address, which answers with its name after a moment.
+/// Backends at addresses that stay; each answers with its number after a moment, and may be ended and started again.
 struct Served {
     backends: Vec<Option<tokio::sync::oneshot::Sender<()>>>,
     addresses: Vec<SocketAddr>,

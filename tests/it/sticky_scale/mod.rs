@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Counts of all tasks of a load.
 #[derive(Default)]
 struct Tally {
-    /// Sessions that have ended, all their requests answered.
+    /// Sessions that have begun.
     begun: AtomicUsize,
     requests: AtomicUsize,
     /// Requests that another backend answered than the one of their session.

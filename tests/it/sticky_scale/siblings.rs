@@ -9,7 +9,7 @@ use crate::support::program::free_local_address;
 use crate::support::{PATIENCE, Sessile, eventually};
 use crate::terminate::client::Talk;
 
-/// Locations of the backends `b0` to `b5`, and the siblings of `b0` as long as they live.
+/// Locations of the backends `b0` to `b5`.
 const LOCATIONS: [&str; 6] = ["v1/a", "v1/a", "v1/b", "v1/b", "v2/a", "v2/b"];
 const USERS: usize = 120;
 const CHECK: &str = "kind = \"tcp\"\ninterval = \"40ms\"\ntimeout = \"2s\"\nrise = 1\nfall = 1\n";
@@ -120,7 +120,6 @@ fn users_known_by_a_cookie_go_to_the_siblings_of_a_backend_that_is_down() {
                     let is_right = if *before == from { siblings.contains(&after.as_str()) } else { before == after };
                     assert!(is_right, "{options}: {before} died or not, and {after} serves");
                 }
-                // A backend that names itself in its values is named by them, and its users are at the siblings at once.
                 before = after;
             }
         }
