@@ -15,19 +15,23 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
 use crate::support::backend::Backend;
+use crate::support::eventually;
 
 /// A request for this path is never answered: it ends with its connection.
 pub const HOLD: &str = "/hold";
 
 /// A running backend, whose connections end when it is dropped.
 pub struct Web {
-    _backend: Backend,
+    backend: Option<Backend>,
     held: Arc<AtomicUsize>,
     connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Drop for Web {
     fn drop(&mut self) {
+        let address = self.backend.take().map(|backend| backend.address);
+        // What the kernel has accepted for it until then is reset.
+        eventually("a backend to be gone", || address.is_none_or(|at| TcpStream::connect(at).is_err()).then_some(()));
         for connection in self.connections.lock().unwrap().iter() {
             let _ = connection.shutdown(Shutdown::Both);
         }
@@ -69,7 +73,7 @@ impl Web {
             let _ = end.shutdown(Shutdown::Both);
             served
         });
-        Self { _backend: backend, held, connections }
+        Self { backend: Some(backend), held, connections }
     }
 
     /// Requests for [`HOLD`] so far.

@@ -99,6 +99,7 @@ fn what_is_not_tls_goes_to_the_default() {
     let mut stream = connect_from(Ipv4Addr::LOCALHOST, proxy.at(TLS)).unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let _ = stream.read_to_end(&mut Vec::new());
+    drop(stream);
     let line = proxy.ours().unwrap().line("a connection", |line| line["kind"] == "connection");
     assert_eq!((&line["pool"], &line["sni"]), (&"a".into(), &serde_json::Value::Null), "{line}");
     assert!(line["backend"].is_string(), "{line}");

@@ -216,7 +216,9 @@ fn host(known: IpAddr) -> IpAddr {
 fn with_quick_checks(text: &str) -> String {
     let text =
         text.replace("interval = \"3s\"", "interval = \"50ms\"").replace("interval = \"2s\"", "interval = \"50ms\"");
-    text.replace(" check", " check inter 50ms").replace("agent-check", "agent-check agent-inter 50ms")
+    let text = text.replace(" check", " check inter 50ms").replace("agent-check", "agent-check agent-inter 50ms");
+    // Without it a check of HAProxy that takes longer than the time between two has failed.
+    text.replace("timeout connect 5s\n  timeout client", "timeout connect 5s\n  timeout check 5s\n  timeout client")
 }
 
 #[test]
