@@ -5,6 +5,7 @@
 //! for sockets and time themselves. Invariant: no attempt begins after `connect_budget` is spent, and a failure of this
 //! process or host is counted against no backend and leads to no other.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config;
@@ -180,6 +181,8 @@ pub struct Silence {
     pub client_has_sent: bool,
     /// True if the client has ended its side.
     pub client_has_ended: bool,
+    /// What the client is counted with: its address, or its network; `None`: a unix peer.
+    pub source: Option<IpAddr>,
 }
 
 impl Silence {
@@ -221,8 +224,9 @@ impl FirstByte {
         }
     }
 
-    /// Counts the connection as failed if the backend has ended it without a byte. `pool`: the pool that has the backend
-    /// now; it is asked for only then.
+    /// Counts the connection as failed if the backend has ended it without a byte; what clients of fewer than
+    /// [`SOURCES_MIN`](crate::pool::early_closes::SOURCES_MIN) sources have seen counts for nothing.
+    /// `pool`: the pool that has the backend now; it is asked for only then.
     pub fn missed(
         &mut self,
         silence: Silence,
@@ -233,7 +237,7 @@ impl FirstByte {
         if self.is_awaited && silence.is_failure() {
             self.is_awaited = false;
             if let Some(pool) = pool() {
-                pool.connect_failed(backend, now_ms);
+                pool.closed_early(backend, silence.source, now_ms);
             }
         }
     }
@@ -389,21 +393,20 @@ mod tests {
             (Some(Reset), true, true, false),
             (None, true, true, false),
         ] {
-            let silence = Silence { backend, client_has_sent, client_has_ended };
+            let silence = Silence { backend, client_has_sent, client_has_ended, source: None };
             assert_eq!(silence.is_failure(), is_failure, "{silence:?}");
         }
     }
 
     #[test]
     fn connections_without_a_byte_eject_and_only_a_byte_ends_their_row() {
-        let once = pool("eject = { early_close = true }").config().clone();
-        let eject = once.eject.map(|eject| Eject { failures: 2, ..eject });
-        let pool = Arc::new(Pool::new(&config::Pool { eject, ..once }, None, 1));
+        let pool = Arc::new(pool("eject = { failures = 1, early_close = true }"));
         let backend = Arc::clone(&pool.backends()[0]);
-        let connection = |backend_end: Option<BackendEnd>| {
+        let connection = |(backend_end, client): (Option<BackendEnd>, u8)| {
             pool.connect_succeeded(&backend);
             let mut first_byte = FirstByte::of(&pool);
-            let silence = Silence { backend: backend_end, client_has_sent: true, client_has_ended: false };
+            let source = Some([192, 0, 2, client].into());
+            let silence = Silence { backend: backend_end, client_has_sent: true, client_has_ended: false, source };
             match backend_end {
                 None => first_byte.came(&backend),
                 Some(_) => first_byte.missed(silence, &backend, || Some(Arc::clone(&pool)), 0),
@@ -412,7 +415,9 @@ mod tests {
             backend.usable(0)
         };
         let (closed, reset) = (Some(BackendEnd::Closed), Some(BackendEnd::Reset));
-        assert_eq!([reset, None, closed, reset].map(connection), [true, true, true, false]);
+        let row = [(reset, 1), (reset, 2), (None, 3), (closed, 3), (reset, 3), (reset, 4), (reset, 3)];
+        assert_eq!(row.map(connection), [true; 7], "of one client or two");
+        assert!(!connection((closed, 5)));
         assert!(!FirstByte::of(&self::pool("")).is_awaited());
     }
 

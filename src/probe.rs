@@ -32,7 +32,7 @@ use tokio_rustls::TlsConnector;
 use self::agent::Agent;
 use self::dialogue::Dialogue;
 use crate::clock;
-use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
+use crate::config::{Address, Check, CheckKind, OnMarkedDown, PoolHttp, ProxyOut};
 use crate::events::{self, Event, EventKind};
 use crate::fault::Fault;
 use crate::pool::health::CheckState;
@@ -99,6 +99,8 @@ struct CheckSettings {
     /// Time that a backend which its agent drains still serves known clients.
     drain_deadline: Duration,
     tls: Option<Arc<Upstream>>,
+    /// Version of HTTP that the pool speaks to the backend.
+    http: PoolHttp,
 }
 
 impl CheckSettings {
@@ -111,6 +113,7 @@ impl CheckSettings {
             on_marked_down: config.on_marked_down,
             drain_deadline: config.drain_deadline,
             tls: tls.cloned(),
+            http: config.http,
         })
     }
 }
@@ -273,6 +276,8 @@ fn tls_of(settings: &CheckSettings) -> (bool, Option<&'static [u8]>) {
     match &settings.check.kind {
         CheckKind::Tcp => (false, None),
         CheckKind::Talk { tls, .. } => (*tls, None),
+        // Clients of the pool fare no better than the check.
+        CheckKind::Tls if pool_has_tls && settings.http == PoolHttp::Http2 => (true, Some(HTTP2)),
         CheckKind::Tls => (true, Some(HTTP1)),
         CheckKind::Http(check) => (check.tls, Some(HTTP1)),
         CheckKind::Grpc { tls, .. } => (*tls, Some(HTTP2)),
@@ -313,12 +318,21 @@ async fn handshake(
         (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
         (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
     };
-    let stream =
-        TlsConnector::from(config).connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
+    let no_http2 = || CheckFailure::Backend("TLS: the backend does not choose \"h2\" by ALPN".to_owned());
+    let stream = match TlsConnector::from(config).connect(name, stream).await {
+        Err(error) if protocol == Some(HTTP2) && is_no_protocol(&error) => return Err(no_http2()),
+        stream => stream.map_err(|error| CheckFailure::from_io("TLS", error))?,
+    };
     if protocol == Some(HTTP2) && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
-        return Err(CheckFailure::Backend("TLS: the backend does not choose \"h2\" by ALPN".to_owned()));
+        return Err(no_http2());
     }
     Ok(Box::new(stream))
+}
+
+/// True for the alert of a server that speaks none of the protocols that were offered (RFC 7301 §3.2).
+fn is_no_protocol(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
 }
 
 /// The settings of TLS for a check. HTTP/2 is always offered by ALPN (RFC 9113 §3.2), HTTP/1 only where the pool does.

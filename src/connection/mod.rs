@@ -17,7 +17,7 @@ pub use self::record::{ConnectionRecord, ConnectionView, OpenConnection};
 pub use self::select::{ConnectionFilter, Selection};
 
 use crate::access_log::RequestId;
-use crate::admission::{HeldBytes, Permit};
+use crate::admission::{HeldBytes, Permit, source_network};
 use crate::alert::TlsRefusal;
 use crate::client_hello::ClientHello;
 use crate::clock::Micros;
@@ -198,6 +198,11 @@ impl ClientInfo {
     /// Returns the client's IP address, or `None` where the connection has no key or a unix peer.
     pub fn key_source(&self) -> Option<IpAddr> {
         self.source.filter(|_| !self.local).map(|source| source.ip())
+    }
+
+    /// What the client is counted with: its address or its network; `None`: a unix peer.
+    pub fn counted_source(&self) -> Option<IpAddr> {
+        self.source.map(|source| source_network(source.ip()))
     }
 
     fn name(&self) -> Option<&str> {

@@ -16,7 +16,7 @@ use crate::counters::{BackendCounters, Counter, Padded, PoolCounters};
 use crate::http::Refused;
 use crate::pool::drain::Drain;
 use crate::pool::figures::{BackendFigures, MovesByCause};
-use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, passed, signed};
+use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, FailedConnection, passed, signed};
 use crate::pool::ready::{LeaseCount, ReadyBackends};
 use crate::sticky::cookie::CookieVerdict;
 
@@ -375,14 +375,15 @@ impl Backend {
 
     /// Counts a failed connection. Returns how long the backend is ejected from now on; `None` = it is not. The caller
     /// holds the pool's `ejecting`.
-    pub(super) fn connect_failed(
+    pub(super) fn connection_failed(
         &self,
+        failed: FailedConnection,
         eject: &Eject,
         now_ms: u64,
         allowed: impl FnOnce() -> bool,
     ) -> Option<Duration> {
         let mut ejection = lock(&self.ejection);
-        let ejected = ejection.failed(eject, now_ms, allowed);
+        let ejected = ejection.failed(failed, eject, now_ms, allowed);
         self.show_ejection(&ejection);
         ejected
     }

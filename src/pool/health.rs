@@ -9,8 +9,10 @@
 //! A fall within [`FLAP_MS`] of the last rise doubles the good checks needed for the next one, up to `flap_damping`
 //! times `rise`. After [`STABLE_MS`] without a fall, `rise` checks are enough again.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::early_closes::EarlyCloses;
 use crate::config::{Check, Eject};
 
 /// Longest time between a rise and a fall that counts as a flap.
@@ -147,11 +149,22 @@ impl CheckHistory {
     }
 }
 
+/// A connection that failed through the fault of its backend, as far as can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedConnection {
+    /// It was not established.
+    Connect,
+    /// The backend has ended it before its first byte; with what its client is counted with, if that has an address.
+    EarlyClose(Option<IpAddr>),
+}
+
 /// Counts the failed connections of one backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ejection {
-    /// Failed connections in a row.
+    /// Failed connects in a row.
     pub failures: u32,
+    /// Connections that ended before the backend's first byte, in the same row.
+    pub early_closes: EarlyCloses,
     /// Ejections so far; each doubles the next. For every `max` of service between two, one is forgotten.
     pub count: u32,
     /// Begin of the last ejection.
@@ -164,12 +177,22 @@ impl Ejection {
     /// Counts a failed connection. After `eject.failures` in a row the backend is ejected, for `base`, doubling to
     /// `max`, if `allowed` returns true; else the next failure tries again. Returns the length of an ejection that
     /// starts now. A failure during an ejection does not count: that connection was begun before.
-    pub fn failed(&mut self, eject: &Eject, now_ms: u64, allowed: impl FnOnce() -> bool) -> Option<Duration> {
+    pub fn failed(
+        &mut self,
+        failed: FailedConnection,
+        eject: &Eject,
+        now_ms: u64,
+        allowed: impl FnOnce() -> bool,
+    ) -> Option<Duration> {
         if self.holds(now_ms) {
             return None;
         }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < eject.failures || !allowed() {
+        match failed {
+            FailedConnection::Connect => self.failures = self.failures.saturating_add(1),
+            FailedConnection::EarlyClose(source) => self.early_closes.note(source),
+        }
+        let row = self.failures.saturating_add(self.early_closes.failures());
+        if row < eject.failures.max(1) || !allowed() {
             return None;
         }
         let served_ms = u128::from(passed(self.until_ms, now_ms));
@@ -179,6 +202,7 @@ impl Ejection {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         *self = Self {
             failures: 0,
+            early_closes: EarlyCloses::default(),
             // A count beyond the one that reaches `max` would only take longer to forget.
             count: if length < eject.max { self.count + 1 } else { self.count },
             since_ms: signed(now_ms),
@@ -189,13 +213,14 @@ impl Ejection {
 
     /// Starts the count of failures in a row again, because a connection succeeded.
     pub fn succeeded(&mut self) {
-        self.failures = 0;
+        (self.failures, self.early_closes) = (0, EarlyCloses::default());
     }
 
     /// Ends the ejection and forgets failures, because checks found the backend down and then up again. The next
     /// ejection is as long as if this one had run to its end.
     pub fn pardoned(&mut self, now_ms: u64) {
-        (self.failures, self.until_ms) = (0, self.until_ms.min(signed(now_ms)));
+        self.succeeded();
+        self.until_ms = self.until_ms.min(signed(now_ms));
     }
 
     /// True while the backend is ejected.
@@ -203,9 +228,9 @@ impl Ejection {
         signed(now_ms) < self.until_ms
     }
 
-    /// Number of failed connections in a row.
+    /// Number of failed connections in a row, also of those that count only once there are more.
     pub fn failures(&self) -> u32 {
-        self.failures
+        self.failures.saturating_add(self.early_closes.seen())
     }
 
     /// End of the last ejection, in milliseconds of the process's clock; 0: there was none, or before the process
@@ -248,6 +273,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const CONNECT: FailedConnection = FailedConnection::Connect;
     const RULES: CheckRules = CheckRules { rise: 2, fall: 3, flap_damping: 8 };
     const EJECT: Eject =
         Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300), early_close: false };
@@ -352,10 +378,10 @@ mod tests {
         let mut ejection = Ejection::default();
         let mut now_ms = 5_000;
         let mut eject_at = |now_ms: u64| {
-            assert_eq!(ejection.failed(&EJECT, now_ms, || true), None);
-            assert_eq!(ejection.failed(&EJECT, now_ms, || true), None);
-            let length = ejection.failed(&EJECT, now_ms, || true).expect("the third in a row");
-            assert_eq!(ejection.failed(&EJECT, now_ms + 1, || true), None, "already ejected");
+            assert_eq!(ejection.failed(CONNECT, &EJECT, now_ms, || true), None);
+            assert_eq!(ejection.failed(CONNECT, &EJECT, now_ms, || true), None);
+            let length = ejection.failed(CONNECT, &EJECT, now_ms, || true).expect("the third in a row");
+            assert_eq!(ejection.failed(CONNECT, &EJECT, now_ms + 1, || true), None, "already ejected");
             assert_eq!(ejection.until_ms(), now_ms + length.as_millis() as u64);
             (length.as_secs(), ejection.until_ms())
         };
@@ -375,20 +401,42 @@ mod tests {
     fn a_success_starts_the_count_of_failures_again() {
         let mut ejection = Ejection::default();
         for _ in 0..5 {
-            assert_eq!(ejection.failed(&EJECT, 0, || true), None);
-            assert_eq!(ejection.failed(&EJECT, 0, || true), None);
+            assert_eq!(ejection.failed(CONNECT, &EJECT, 0, || true), None);
+            assert_eq!(ejection.failed(CONNECT, &EJECT, 0, || true), None);
             ejection.succeeded();
         }
     }
 
     #[test]
+    fn early_closes_of_three_sources_are_failures_of_the_same_row_as_failed_connects() {
+        let early = |last: u8| FailedConnection::EarlyClose(Some([192, 0, 2, last].into()));
+        let ejects = |row: &[FailedConnection]| {
+            let mut ejection = Ejection::default();
+            row.iter().position(|failed| ejection.failed(*failed, &EJECT, 0, || true).is_some())
+        };
+        assert_eq!(ejects(&[early(1); 100]), None, "one client cannot eject it");
+        assert_eq!(ejects(&[early(1), early(2), early(2), CONNECT, early(1)]), None);
+        assert_eq!(ejects(&[early(1), early(1), early(2), early(3)]), Some(3));
+        assert_eq!(ejects(&[CONNECT, early(1), CONNECT, early(1), CONNECT]), Some(4));
+        let mut ejection = Ejection::default();
+        for failed in [early(1), early(2)] {
+            assert_eq!(ejection.failed(failed, &EJECT, 0, || true), None);
+        }
+        assert_eq!(ejection.failures(), 2, "a first byte has something to forget");
+        ejection.succeeded();
+        assert_eq!((ejection, ejection.failed(early(3), &EJECT, 0, || true)), (Ejection::default(), None));
+        let once = Eject { failures: 1, ..EJECT };
+        assert_eq!(Ejection::default().failed(early(1), &once, 0, || true), None, "also where one failure is enough");
+    }
+
+    #[test]
     fn a_backend_that_checks_find_again_is_not_ejected_any_more_and_longer_the_next_time() {
         let mut ejection = Ejection::default();
-        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(&EJECT, now_ms, || true));
+        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(CONNECT, &EJECT, now_ms, || true));
         assert_eq!(eject(1_000).map(|length| length.as_secs()), Some(10));
         ejection.pardoned(2_000);
         assert_eq!((ejection.until_ms(), ejection.failures()), (2_000, 0));
-        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(&EJECT, now_ms, || true));
+        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(CONNECT, &EJECT, now_ms, || true));
         assert_eq!(eject(2_000).map(|length| length.as_secs()), Some(20));
     }
 
@@ -396,9 +444,9 @@ mod tests {
     fn a_spared_backend_is_asked_about_again_at_its_next_failure() {
         let mut ejection = Ejection::default();
         for _ in 0..5 {
-            assert_eq!(ejection.failed(&EJECT, 0, || false), None);
+            assert_eq!(ejection.failed(CONNECT, &EJECT, 0, || false), None);
         }
-        assert!(ejection.failed(&EJECT, 0, || true).is_some());
+        assert!(ejection.failed(CONNECT, &EJECT, 0, || true).is_some());
     }
 
     #[test]
@@ -430,7 +478,7 @@ mod tests {
                 };
                 let peers: Vec<EjectionPeer> = members.iter().zip(&ejections).map(peer).collect();
                 let others = peers.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, peer)| *peer);
-                ejections[index].failed(&EJECT, now_ms, || may_eject(peers[index], others));
+                ejections[index].failed(CONNECT, &EJECT, now_ms, || may_eject(peers[index], others));
                 let ejected = |index: usize| ejections[index].until_ms() > now_ms;
                 prop_assert!((0..members.len()).any(|index| !ejected(index)), "one is left");
                 let weight = |only_ejected: bool| -> u64 {

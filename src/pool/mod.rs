@@ -10,6 +10,7 @@ mod candidates;
 mod concurrent;
 mod counted;
 pub mod drain;
+pub mod early_closes;
 pub mod explain;
 mod figures;
 pub mod health;
@@ -29,6 +30,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -45,7 +47,7 @@ pub use self::scene::{Holds, PickScene};
 pub use self::table::{HotKey, PoolTable, Remember, StickTables};
 
 use self::backend::{PoolShared, lock};
-use self::health::{CheckState, EjectionPeer};
+use self::health::{CheckState, EjectionPeer, FailedConnection};
 use self::ready::ReadyBackends;
 use crate::config::{self, KeyPart};
 use crate::placement::{Member, Placement};
@@ -235,10 +237,19 @@ impl Pool {
     /// Counts a connection to `backend` that failed through the backend's fault. Returns how long the backend is
     /// ejected from now on; `None` = it is not. Failures of a backend that checks have marked down do not count.
     pub fn connect_failed(&self, backend: &Arc<Backend>, now_ms: u64) -> Option<Duration> {
+        self.count_failure(backend, FailedConnection::Connect, now_ms)
+    }
+
+    /// Counts a connection of this source that `backend` has ended before its first byte, in the same way.
+    pub fn closed_early(&self, backend: &Arc<Backend>, source: Option<IpAddr>, now_ms: u64) -> Option<Duration> {
+        self.count_failure(backend, FailedConnection::EarlyClose(source), now_ms)
+    }
+
+    fn count_failure(&self, backend: &Arc<Backend>, failed: FailedConnection, now_ms: u64) -> Option<Duration> {
         let eject = self.config.eject.as_ref().filter(|_| backend.standing() != CheckState::Down)?;
         let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
         let _one_at_a_time = lock(&self.shared.ejecting);
-        backend.connect_failed(eject, now_ms, || may_eject(self, index, now_ms))
+        backend.connection_failed(failed, eject, now_ms, || may_eject(self, index, now_ms))
     }
 
     /// Forgets the failures of `backend`, because a connection to it is established; with `early_close` only the first

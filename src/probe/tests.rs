@@ -45,6 +45,7 @@ fn settings(kind: CheckKind) -> CheckSettings {
         source: vec![],
         on_marked_down: OnMarkedDown::Keep,
         drain_deadline: Duration::from_secs(60),
+        http: PoolHttp::Off,
         tls: None,
     }
 }
@@ -211,17 +212,37 @@ async fn a_tls_check_shakes_hands_with_any_certificate_and_says_goodbye() {
     assert!(complaint(&address, &settings(CheckKind::Tls)).await.starts_with("TLS: "));
 }
 
+/// A check by TLS of a pool with these rules for TLS.
+fn shaking_hands(tls: &str) -> CheckSettings {
+    let text = format!(
+        "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\npool = 'p'\n\
+         [[pool]]\nname = 'p'\ntls = {{ {tls} }}\nbackend = [{{ name = 'a', address = '127.0.0.1:1' }}]\n"
+    );
+    let config = config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap().config;
+    let termination = Termination::load(&config, None, crate::clock::now_ms).unwrap();
+    CheckSettings { tls: termination.upstream("p").cloned(), ..settings(CheckKind::Tls) }
+}
+
+#[tokio::test]
+async fn a_tls_check_asks_for_the_http2_of_its_pool() {
+    for (http, complaint) in
+        [(PoolHttp::Http2, Some("TLS: the backend does not choose \"h2\" by ALPN")), (PoolHttp::Http1, None)]
+    {
+        let (address, _told) = tls_server("").await;
+        let settings = CheckSettings { http, ..shaking_hands("verify = false") };
+        match (run(&address, &settings).await, complaint) {
+            (Ok(()), None) => {}
+            (Err(CheckFailure::Backend(text)), Some(complaint)) => assert_eq!(text, complaint),
+            (other, _) => panic!("{http:?}: {other:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_check_believes_whom_its_pool_believes() {
     for (tls, is_believed) in [("verify = false", true), (&*format!("pin = \"sha256:{}\"", "00".repeat(32)), false)] {
-        let text = format!(
-            "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\npool = 'p'\n\
-             [[pool]]\nname = 'p'\ntls = {{ {tls} }}\nbackend = [{{ name = 'a', address = '127.0.0.1:1' }}]\n"
-        );
-        let config = config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap().config;
-        let termination = Termination::load(&config, None, crate::clock::now_ms).unwrap();
         let (address, _told) = tls_server("").await;
-        let settings = CheckSettings { tls: termination.upstream("p").cloned(), ..settings(CheckKind::Tls) };
+        let settings = shaking_hands(tls);
         assert_eq!(run(&address, &settings).await.is_ok(), is_believed, "{tls}");
     }
 }

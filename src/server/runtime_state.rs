@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::events::{Event, EventKind, EventRing, KeptEvents};
+use crate::pool::early_closes::EarlyCloses;
 use crate::pool::health::{CheckHistory, CheckState, ClockMs, Ejection};
 use crate::pool::{Backend, CheckResults, DrainTimes, Pool};
 use crate::snapshot::Snapshot;
@@ -250,7 +251,8 @@ impl RuntimeState {
 
 impl RuntimeBackend {
     fn of(backend: &Backend, clocks: Clocks) -> Self {
-        let ejection = backend.ejection();
+        // Of early closes, the next process makes up its own mind.
+        let ejection = Ejection { early_closes: EarlyCloses::default(), ..backend.ejection() };
         Self {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
@@ -295,7 +297,7 @@ impl RuntimeBackend {
         let RuntimeEjection { since_unix_ms, until_unix_ms, count, failures } = *self.ejection.as_ref()?;
         let until_ms = clocks.process(until_unix_ms);
         let since_ms = since_unix_ms.map_or(clocks.now_ms, |unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
-        let before = Ejection { failures, count, since_ms, until_ms };
+        let before = Ejection { failures, count, since_ms, until_ms, ..Ejection::default() };
         let name = format!("{}/{}", pool.name(), self.name);
         if !pool.resume_ejection(index, before, now_ms) {
             return Some(format!("backend {name} was ejected and gets connections again: its pool allows no ejection"));

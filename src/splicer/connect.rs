@@ -7,6 +7,7 @@ use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::Os;
 use super::slab::Side;
+use crate::admission::source_network;
 use crate::attempt::{self, BackendEnd, FirstByte, NextAttempt, Silence};
 use crate::connection::Moving;
 use crate::fault::{ConnectFailure, Fault};
@@ -103,6 +104,7 @@ impl<O: Os> Flow<O> {
             },
             client_has_sent: self.up.bytes > 0,
             client_has_ended: self.up.end_seen,
+            source: self.source().map(|source| source_network(source.ip())),
         };
         let pool = || step.current.load().pool_of(backend).cloned();
         self.down.first_byte.missed(silence, backend, pool, step.now / 1_000);

@@ -61,6 +61,9 @@ pub trait ByteStream {
         false
     }
 
+    /// Takes bytes that have come, to be read later in order, from where they cost more than their number.
+    fn read_ahead(&mut self, _cx: &mut Context<'_>) {}
+
     /// Moves bytes of a bare stream into an empty pipe, at most `most`. 0 and `WouldBlock`: only
     /// [`Self::poll_read`] can tell what there is.
     fn poll_splice_in(

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::AlertDescription;
+
 use super::byte_stream::{ByteStream, ClientStream};
 use super::conversation::Conversation;
 use super::deadline::until;
@@ -24,7 +26,7 @@ use crate::outcome::Ended;
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::socket::{connect, connect_in_turn};
 use crate::sticky::{Facts, Left};
-use crate::tls::{HTTP1, HTTP2, Upstream};
+use crate::tls::{HTTP1, HTTP2, TlsAlert, Upstream};
 
 /// A connection to a backend, ready for the client's bytes.
 pub struct Connected {
@@ -174,12 +176,23 @@ impl Connector<'_> {
         let Some(upstream) = self.upstream else { return Ok(stream) };
         let alpn = self.spoken().or(self.secured.alpn.as_deref());
         let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
+        // That of an earlier attempt.
+        self.conversation.state.alert().set(None);
         let stream = Stream::connect(stream.into_socket(), tls, self.conversation.state.alert())
             .await
-            .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))?;
+            .map_err(|fault| fault.local().map_or_else(|| self.handshake_failure(), ConnectFailure::Local))?;
         match self.pool.config().http == PoolHttp::Http2 && stream.alpn() != Some(HTTP2) {
             true => Err(ConnectFailure::NoHttp2),
             false => Ok(stream),
+        }
+    }
+
+    /// Why a handshake with the backend has failed: many refuse by an alert what they do not speak (RFC 7301 §3.2).
+    fn handshake_failure(&self) -> ConnectFailure {
+        let refused = TlsAlert { received: true, description: AlertDescription::NoApplicationProtocol };
+        match self.pool.config().http == PoolHttp::Http2 && self.conversation.state.alert().get() == Some(refused) {
+            true => ConnectFailure::NoHttp2,
+            false => ConnectFailure::Tls,
         }
     }
 

@@ -283,6 +283,7 @@ fn judge_begin(
         },
         client_has_sent: up.has_begun(),
         client_has_ended: up.end_seen,
+        source: conversation.client_info.counted_source(),
     };
     let pool = || conversation.context.current.load().pool_of(backend).cloned();
     first_byte.missed(silence, backend, pool, clock::now_ms());

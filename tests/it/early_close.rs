@@ -46,15 +46,20 @@ fn pools(options: &str, addresses: &[SocketAddr]) -> String {
     BALANCES.iter().map(one).collect()
 }
 
-/// True if a client gets its answer. Each has an address of its own.
-fn is_served(address: SocketAddr, number: u8) -> bool {
+/// A connection from an address that each number has of its own.
+fn connect(address: SocketAddr, number: u8) -> TcpStream {
     let source: IpAddr = Ipv4Addr::new(127, 0, 11, number).into();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::new(source, 0).into()).expect("a loopback address");
     socket.connect(&address.into()).expect("the listener accepts");
     let stream: TcpStream = socket.into();
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    answers(stream)
+    stream
+}
+
+/// True if a client gets its answer. Each has an address of its own.
+fn is_served(address: SocketAddr, number: u8) -> bool {
+    answers(connect(address, number))
 }
 
 fn answers(mut stream: impl Read + Write) -> bool {
@@ -128,7 +133,71 @@ fn bytes_behind_tls_are_judged_alike() {
     let options = "balance = \"round_robin\"\neject = { early_close = true }";
     let front = Front::start("", options, &addresses(&backends));
     let config = client::config(&front.authority);
-    let lost = (0..30).filter(|_| !answers(client::connect(front.address(), &config, "a.test"))).count();
+    let is_served = |number| answers(client::over(connect(front.address(), number), &config, "a.test"));
+    let lost = (1..=30).filter(|number| !is_served(*number)).count();
     assert!((1..=4).contains(&lost), "{lost} of 30");
     assert_eq!(state(&front.sessile, "p"), "ejected");
+}
+
+/// Backends that end what they do not understand without a byte, as servers of databases do.
+fn picky() -> Vec<Backend> {
+    let one = || {
+        Backend::serving(|stream| {
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if !line.starts_with("GET ") {
+                return Ok(());
+            }
+            while line.len() > 2 {
+                line.clear();
+                reader.read_line(&mut line)?;
+            }
+            (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+        })
+    };
+    vec![one(), one(), one()]
+}
+
+#[test]
+fn a_client_that_makes_backends_close_cannot_take_them_from_others() {
+    let backends = picky();
+    let options = "eject = { failures = 1, early_close = true }";
+    let sessile = Sessile::start(&pools(options, &addresses(&backends)));
+    for balance in ["hash", "round_robin"] {
+        let attack = |number: u8| {
+            let mut stream = connect(sessile.address(balance), number);
+            stream.write_all(b"garbage\r\n").unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        };
+        let none_is_ejected = || {
+            let backends = sessile.json("/backends");
+            let own = backends.as_array().unwrap().iter().filter(|backend| backend["pool"] == balance);
+            let states: Vec<_> = own.map(|backend| backend["state"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(states, ["unchecked"; 3], "{balance}");
+        };
+        for _ in 0..60 {
+            attack(1);
+            attack(2);
+        }
+        none_is_ejected();
+        // A first byte for any other client begins anew.
+        for number in 3..=CLIENTS {
+            assert!(is_served(sessile.address(balance), number), "{balance}");
+        }
+        attack(3);
+        none_is_ejected();
+    }
+}
+
+#[test]
+fn requests_of_one_client_that_a_backend_does_not_answer_do_not_eject_it() {
+    let backends = backends(true);
+    let options = "http = true\neject = { failures = 1 }";
+    let sessile = Sessile::start(&pools(options, &addresses(&backends)));
+    let address = sessile.address("round_robin");
+    let lost = (0..30).filter(|_| !is_served(address, 1)).count();
+    assert_eq!((lost, state(&sessile, "round_robin")), (10, "unchecked".into()));
+    assert!((0..30).filter(|number| !is_served(address, 2 + number % 2)).count() <= 3);
+    assert_eq!(state(&sessile, "round_robin"), "ejected");
 }

@@ -32,6 +32,9 @@ pub trait ClientSide {
     /// Ends the responses: none follows. The rest of the request can still be read.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 
+    /// Keeps small what the client's bytes cost that are not read yet.
+    fn read_ahead(&mut self, cx: &mut Context<'_>);
+
     /// Ready once the client has taken back its request, though nothing is read of it.
     fn poll_taken_back(&self, cx: &mut Context<'_>) -> Poll<Fault>;
 
@@ -79,6 +82,10 @@ impl<S: ByteStream> ClientSide for Http1Client<S> {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.stream.poll_finish(cx)
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        self.stream.read_ahead(cx);
     }
 
     fn poll_taken_back(&self, cx: &mut Context<'_>) -> Poll<Fault> {

@@ -150,6 +150,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         let before = (up.moved, down.moved, up.done, down.any);
         let request = self.poll_request(up, down.exchanged.is_some(), cx);
         let response = self.poll_response(up, down, cx);
+        if !up.done {
+            self.client.read_ahead(cx);
+        }
         self.forget_head(up, down);
         if before != (up.moved, down.moved, up.done, down.any) {
             *last_active = clock::now();

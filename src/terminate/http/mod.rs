@@ -60,7 +60,7 @@ use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::{Framing, Method, Refused};
-use crate::outcome::Ended;
+use crate::outcome::{Ended, PickReason};
 use crate::pool::Pool;
 use crate::pool::request_key::values_of_key;
 use crate::sticky::Facts;
@@ -348,7 +348,10 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 self.client.stream.reset_on_drop(false);
                 return Err(RequestFailure::without_reply(Ended::KeptClosed));
             }
-            upstream = self.reconnect(connector, &mut upstream, writer.backend).await?;
+            let again = self.reconnect(connector, &mut upstream, writer.backend).await;
+            // What no backend has looked at, the client may send again: to another one, if this one is gone.
+            let reason = upstream.stream.reset_reason().filter(|_| is_refused);
+            upstream = again.map_err(|failure| self.after_reset(failure, reason))?;
             log.reused = false;
         }
     }
@@ -360,7 +363,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             Ended::BackendReset if failure.no_response => Some(BackendEnd::Reset),
             _ => None,
         };
-        let silence = Silence { backend, client_has_sent: true, client_has_ended: false };
+        let source = self.conversation.client_info.counted_source();
+        let silence = Silence { backend, client_has_sent: true, client_has_ended: false, source };
         let backend = upstream.lease.backend();
         let pool = || self.conversation.context.current.load().pool_of(backend).cloned();
         upstream.first_byte.missed(silence, backend, pool, clock::now_ms());
@@ -396,7 +400,9 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             return AfterRequest::Switched(Box::new(upstream), log.meta.upgrade);
         }
         if (exchanged.backend_stays || upstream.stream.is_http2()) && upstream.unread.is_empty() {
-            self.shared.upstreams.put(upstream, self.conversation.crowded());
+            let reason = self.conversation.state.reason();
+            let is_known = matches!(reason, Some(PickReason::Cookie | PickReason::StickTable));
+            self.shared.upstreams.put(upstream, self.conversation.crowded(), is_known);
         } else {
             upstream.stream.reset_on_drop(false);
         }

@@ -126,8 +126,15 @@ impl Upstreams {
         self.places.as_ref().map_or(KEPT_MAX, |places| places.at_once.max(KEPT_MAX))
     }
 
-    /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed.
-    pub fn put(&self, mut upstream: UpstreamConnection, crowded: bool) {
+    /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed. Those to
+    /// backends that drain are closed, too, because the client's next requests go elsewhere, unless it `is_known` at the
+    /// backend of this one.
+    pub fn put(&self, mut upstream: UpstreamConnection, crowded: bool, is_known: bool) {
+        let backend = Arc::clone(upstream.lease.backend());
+        let stays = |to: &Arc<Backend>| !to.draining() || is_known && Arc::ptr_eq(to, &backend);
+        self.kept.borrow_mut().retain(|upstream| stays(upstream.lease.backend()));
+        // Streams on them go on.
+        self.http2.borrow_mut().retain(|connection| stays(connection.lease().backend()));
         if let UpstreamStream::Http2(stream) = upstream.stream {
             if crowded {
                 self.kept.borrow_mut().clear();
@@ -137,6 +144,9 @@ impl Upstreams {
         }
         upstream.stream.reset_on_drop(false);
         upstream.place = None;
+        if !stays(&backend) {
+            return;
+        }
         let others = if crowded { 0 } else { self.most() - 1 };
         let mut kept = self.kept.borrow_mut();
         let surplus = kept.len().saturating_sub(others);
@@ -198,14 +208,46 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::pool::AdminState;
     use crate::snapshot::Snapshot;
+    use crate::terminate::socket::Socket;
+    use crate::terminate::stream::Stream;
+
+    fn snapshot() -> Snapshot {
+        Snapshot::of_text(
+            "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
+             [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbackend = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n",
+        )
+    }
+
+    #[tokio::test]
+    async fn connections_to_a_backend_that_drains_are_kept_only_behind_a_client_that_is_known_there() {
+        let (snapshot, upstreams) = (snapshot(), Upstreams::default());
+        let pool = &snapshot.pools[0];
+        let [drained, other] = [0, 1].map(|index| &pool.backends()[index]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let put = |backend: &Arc<Backend>, is_known| {
+            let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let stream = UpstreamStream::Http1(Stream::plain(Socket::new(socket.into()).unwrap()));
+            let (lease, first_byte) = (Rc::new(Lease::new(backend)), FirstByte::default());
+            let connection = UpstreamConnection { stream, unread: Buffer::default(), lease, place: None, first_byte };
+            upstreams.put(connection, false, is_known);
+            [drained, other].map(|backend| upstreams.holds(backend))
+        };
+        assert_eq!([put(drained, false), put(other, false)], [[true, false], [true, true]]);
+        assert!(pool.order(drained.name(), AdminState::Drain, 0));
+        assert_eq!(put(drained, true), [true, true]);
+        assert_eq!(put(other, true), [false, true], "the client is elsewhere");
+        assert_eq!(put(drained, false), [false, true], "the next request goes elsewhere");
+    }
 
     #[tokio::test]
     async fn places_of_a_backend_are_given_in_order() {
-        let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\ntls = \"off\"\npool = \"p\"\n\
-            [[pool]]\nname = \"p\"\nhttp = true\ncheck = \"off\"\nbackend = [\"127.0.0.1:2\", \"127.0.0.1:3\"]\n";
-        let snapshot = Snapshot::of_text(text);
+        let snapshot = snapshot();
         let (backends, upstreams) = (snapshot.pools[0].backends(), Upstreams::with_places(2));
         let [backend, other] = [0, 1].map(|index| &backends[index]);
         let (first, second) = (upstreams.place(backend, false).await, upstreams.place(backend, false).await);

@@ -20,6 +20,11 @@ const SETTINGS_PRICE: usize = 10;
 const WINDOW_STEP: u64 = 1_024;
 /// Most bytes that are remembered for this.
 const WINDOW_MAX: u64 = 16 << 20;
+/// Frames of control that a frame of DATA to a client earns it: WINDOW_UPDATE of the stream and of the connection, as
+/// clients send them that open windows by frames, and PING, by which those of gRPC measure the way.
+const ANSWERS: u64 = 3;
+/// Most of these that are remembered.
+const ANSWERS_MAX: u64 = 10_000;
 
 /// Bytes before the first frame (RFC 9113 §3.4).
 const PREFACE: u32 = 24;
@@ -28,6 +33,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
@@ -69,6 +75,8 @@ pub struct FrameCounter {
     head_began: Option<Micros>,
     /// Bytes to the client that have earned no WINDOW_UPDATE yet.
     written: u64,
+    /// Frames of control that frames of DATA to the client have earned.
+    answers: u64,
 }
 
 impl FrameCounter {
@@ -83,6 +91,7 @@ impl FrameCounter {
             controls: Bucket::new(CONTROLS),
             head_began: None,
             written: 0,
+            answers: 0,
         }
     }
 
@@ -128,9 +137,10 @@ impl FrameCounter {
         self.head_began
     }
 
-    /// Counts bytes that were written to the client.
-    pub fn note_written(&mut self, count: usize) {
+    /// Counts bytes that were written to the client, with the frames of DATA that begin in them.
+    pub fn note_written(&mut self, count: usize, data_frames: u64) {
         self.written = (self.written + count as u64).min(WINDOW_MAX);
+        self.answers = (self.answers + data_frames * ANSWERS).min(ANSWERS_MAX);
     }
 
     fn end(&mut self, head: FrameHead) {
@@ -165,6 +175,10 @@ impl FrameCounter {
                 self.written -= WINDOW_STEP;
                 false
             }
+            PING | WINDOW_UPDATE if self.answers > 0 => {
+                self.answers -= 1;
+                false
+            }
             // SETTINGS and PING, also as answers, of which few are asked for; PRIORITY, and types that are not known.
             _ => true,
         };
@@ -183,19 +197,22 @@ impl Default for FrameCounter {
     }
 }
 
-/// Follows the frames of this process, of which only resets count: a client can cause them (MadeYouReset).
+/// Follows the frames of this process: resets, which a client can cause (MadeYouReset), and those of DATA, which it may
+/// answer.
 #[derive(Debug)]
 pub struct ResetCounter {
     walk: FrameWalk,
     resets: Bucket,
     /// Resets that were not taken by [`Self::take_resets`].
     seen: u64,
+    /// Frames of DATA that were not taken by [`Self::take_data_frames`].
+    data_frames: u64,
 }
 
 impl ResetCounter {
     /// The state before the first frame.
     pub fn new() -> Self {
-        Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS), seen: 0 }
+        Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS), seen: 0, data_frames: 0 }
     }
 
     /// Follows the frames of this process to a backend, behind its preface.
@@ -213,6 +230,7 @@ impl ResetCounter {
                     // The last byte of four says why.
                     self.walk.look_at(3);
                 }
+                FrameStep::Head(head) if head.kind == DATA => self.data_frames += 1,
                 FrameStep::Byte(_, code) if CAUSED_BY_CLIENT.contains(&code) => {
                     result = result.and(self.resets.take(now, Excess::Resets));
                 }
@@ -225,6 +243,11 @@ impl ResetCounter {
     /// The number of resets since the last call.
     pub fn take_resets(&mut self) -> u64 {
         std::mem::take(&mut self.seen)
+    }
+
+    /// The number of frames of DATA since the last call.
+    pub fn take_data_frames(&mut self) -> u64 {
+        std::mem::take(&mut self.data_frames)
     }
 }
 
@@ -265,7 +288,6 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    const PING: u8 = 6;
     const GO_AWAY: u8 = 7;
     const SECOND: Micros = 1_000_000;
 
@@ -353,13 +375,43 @@ mod tests {
         let window = frame(WINDOW_UPDATE, 0, &[0; 4]);
         let mut counter = begun();
         assert_eq!(most(&mut counter, &window, SECOND).0, 10_000);
-        counter.note_written(5 * 1_024 - 1);
+        counter.note_written(5 * 1_024 - 1, 0);
         assert_eq!(most(&mut counter, &window, SECOND).0, 4);
-        counter.note_written(1);
+        counter.note_written(1, 0);
         assert_eq!(most(&mut counter, &window, SECOND).0, 1);
-        counter.note_written(usize::MAX >> 1);
-        counter.note_written(usize::MAX >> 1);
+        counter.note_written(usize::MAX >> 1, 0);
+        counter.note_written(usize::MAX >> 1, 0);
         assert_eq!(most(&mut counter, &window, SECOND).0, 16 << 10, "not earned for ever");
+    }
+
+    #[test]
+    fn frames_of_data_earn_pings_and_windows() {
+        let (ping, window) = (frame(PING, 0, &[0; 8]), frame(WINDOW_UPDATE, 0, &[0; 4]));
+        let mut sent = ResetCounter::new();
+        let mut counter = begun();
+        assert_eq!(most(&mut counter, &ping, SECOND).0, 10_000);
+        let message = [frame(DATA, 0, b"0123456789"), frame(HEADERS, 4, b"x")].concat();
+        message.chunks(4).for_each(|piece| sent.read(piece, SECOND).unwrap());
+        assert_eq!(sent.take_data_frames(), 1);
+        counter.note_written(0, 1);
+        assert_eq!([&window, &window, &ping].map(|frame| counter.read(frame, SECOND)), [Ok(()); 3]);
+        assert_eq!(counter.read(&ping, SECOND), Err(Excess::Flood));
+        assert_eq!(counter.read(&frame(2, 0, &[0; 5]), SECOND), Err(Excess::Flood), "nothing else is earned");
+        counter.note_written(0, 1 << 40);
+        assert_eq!(most(&mut counter, &ping, SECOND).0, 10_000, "nor for ever");
+    }
+
+    #[test]
+    fn a_client_of_grpc_that_answers_each_message_is_no_flood() {
+        let mut counter = begun();
+        // A minute of 10,000 messages a second: each is measured by a ping, and opens both windows.
+        for message in 0..600_000 {
+            let now = SECOND + message * 100;
+            counter.note_written(24, 1);
+            for frame in [frame(WINDOW_UPDATE, 0, &[0; 4]), frame(WINDOW_UPDATE, 0, &[0; 4]), frame(PING, 0, &[0; 8])] {
+                assert_eq!(counter.read(&frame, now), Ok(()), "{message}");
+            }
+        }
     }
 
     #[test]
@@ -451,7 +503,7 @@ mod tests {
                 let now = second * SECOND + request;
                 counter.read(&frame(HEADERS, 0x25, &[0; 200]), now).unwrap();
                 counter.read(&frame(0x10, 0, b"u=1, i"), now).unwrap();
-                counter.note_written(100 << 10);
+                counter.note_written(100 << 10, 7);
                 for _ in 0..7 {
                     counter.read(&frame(WINDOW_UPDATE, 0, &[0; 4]), now).unwrap();
                 }

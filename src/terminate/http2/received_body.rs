@@ -1,8 +1,8 @@
 //! [`ReceivedBody`]: the body of a stream, of a request or a response, as HTTP/1 has it: as it is, or in chunks, with its
 //! trailers.
 //!
-//! Judges no byte and no trailer: the reader of bodies does. Invariant: the windows are opened again for exactly those
-//! bytes that were read from here.
+//! Judges no byte and no trailer: the reader of bodies does. Invariants: the windows are opened again for exactly those
+//! bytes that were read from here; what waits for its reader in small frames is joined, by [`ReceivedBody::read_ahead`].
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -13,6 +13,9 @@ use http::HeaderMap;
 
 use super::wire::WireNotes;
 use crate::http::http2_head::{StreamBody, write_field};
+
+/// The end of the data of a stream: in order, or by an error.
+type DataEnd = Result<(), h2::Error>;
 
 /// The body of a stream, in the framing of HTTP/1.
 pub struct ReceivedBody {
@@ -25,6 +28,10 @@ pub struct ReceivedBody {
     data: Bytes,
     is_chunk: bool,
     ended: bool,
+    /// Bytes that came behind `data`, out of frames of any size.
+    ahead: Vec<u8>,
+    /// What came behind `ahead`.
+    behind: Option<DataEnd>,
     /// Where to learn that the peer has acknowledged our settings; `None`: nothing waits for that.
     notes: Option<Rc<WireNotes>>,
 }
@@ -41,6 +48,8 @@ impl ReceivedBody {
             data: Bytes::new(),
             is_chunk: false,
             ended,
+            ahead: Vec::new(),
+            behind: None,
             notes: None,
         }
     }
@@ -74,6 +83,32 @@ impl ReceivedBody {
         }
     }
 
+    /// Takes all data that have come out of their frames. h2 keeps a record of each frame that is not read, many times as
+    /// large as a small frame, and takes too many of them for a flood, which a body of small messages would be whenever
+    /// its reader pauses.
+    pub fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        while self.behind.is_none() && !self.ended {
+            match self.stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.ahead.extend_from_slice(&data),
+                Poll::Ready(Some(Err(error))) => self.behind = Some(Err(error)),
+                Poll::Ready(None) => self.behind = Some(Ok(())),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// The next data; `None`: trailers or the end follow.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.ahead).into())));
+        }
+        match &self.behind {
+            Some(Ok(())) => Poll::Ready(None),
+            Some(Err(_)) => Poll::Ready(self.behind.take().and_then(Result::err).map(Err)),
+            None => self.stream.poll_data(cx),
+        }
+    }
+
     /// Moves bytes that have come, and opens the windows for as many of the peer's.
     fn take(&mut self, into: &mut [u8]) -> usize {
         let framing = (self.before.len() - self.before_read).min(into.len());
@@ -97,7 +132,7 @@ impl ReceivedBody {
         if std::mem::take(&mut self.is_chunk) {
             self.before.extend_from_slice(b"\r\n");
         }
-        match self.stream.poll_data(cx) {
+        match self.poll_data(cx) {
             Poll::Ready(Some(Ok(data))) => {
                 self.is_chunk = is_chunked && !data.is_empty();
                 if self.is_chunk {

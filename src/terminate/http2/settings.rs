@@ -22,6 +22,10 @@ pub const HEADER_LIST_MAX: u32 = HEADER_LISTS * HEAD_MAX as u32;
 /// Most streams that the client may have reset before they were looked at.
 const RESETS_UNSEEN_MAX: usize = 200;
 
+/// What small frames of DATA may cost that no stream has taken, each 256 bytes less its own. Streams take them one turn
+/// later: a turn may bring as many messages of ten bytes as this.
+const SMALL_FRAMES_MAX: usize = WINDOW as usize;
+
 /// Settings of a connection with these limits of heads.
 pub fn builder(limits: &Limits, heads: HeadLimits) -> Builder {
     let mut builder = Builder::new();
@@ -31,6 +35,7 @@ pub fn builder(limits: &Limits, heads: HeadLimits) -> Builder {
         .max_header_list_size(HEADER_LISTS * heads.bytes as u32)
         .max_concurrent_streams(limits.http2_streams)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES_MAX)
         .max_pending_accept_reset_streams(RESETS_UNSEEN_MAX)
         // They are counted on the wire, by rate.
         .max_local_error_reset_streams(None)

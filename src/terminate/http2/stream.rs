@@ -156,6 +156,12 @@ impl ByteStream for Http2Stream {
         }
     }
 
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if !self.is_given_up {
+            self.request.read_ahead(cx);
+        }
+    }
+
     fn reset_on_drop(&mut self, reset: bool) {
         self.is_cut = reset;
     }

@@ -181,7 +181,6 @@ impl<S: ByteStream> Wire<S> {
     /// Counts what was written, or notes the fault.
     fn written(&mut self, written: Result<usize, Fault>, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let count = written.map_err(|fault| self.fault(fault))?;
-        self.frames.note_written(count);
         if from.iter().rfind(|piece| !piece.is_empty()).is_some_and(|last| last.ends_with(b"_resets")) {
             self.notes.too_many_resets.set(true);
         }
@@ -195,6 +194,7 @@ impl<S: ByteStream> Wire<S> {
                 self.notes.excess.set(Some(excess));
             }
         }
+        self.frames.note_written(count, self.sent.take_data_frames());
         self.notes.resets.set(self.notes.resets.get() + self.sent.take_resets());
         Ok(count)
     }

@@ -174,10 +174,10 @@ impl AsyncRead for Pipe {
 impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let line = &mut *self.0.borrow_mut();
-        line.frames.note_written(from.len());
         if let Err(excess) = line.resets.read(from, NOW) {
             line.excess.get_or_insert(excess);
         }
+        line.frames.note_written(from.len(), line.resets.take_data_frames());
         Poll::Ready(Ok(from.len()))
     }
 

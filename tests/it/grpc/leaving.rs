@@ -1,5 +1,6 @@
 //! Backends that are drained, die or stop while calls are there.
 
+use std::collections::HashSet;
 use std::net::TcpStream;
 
 use rustix::process::Signal;
@@ -76,6 +77,26 @@ fn a_backend_that_stops_in_order_completes_its_calls_and_gets_no_more() {
         let seen = site.asks("one_after_the_other", &["5"]);
         let other = if name == "a" { "b " } else { "a " };
         assert_eq!(seen, serde_json::json!({ other: 5 }));
+    }
+}
+
+#[test]
+fn a_server_that_ends_its_connections_by_age_fails_no_call() {
+    if !has_grpc("a_server_that_ends_its_connections_by_age_fails_no_call") {
+        return;
+    }
+    for way in 0..2 {
+        let servers = [Server::aging("a", 300)];
+        let site = &Site::both(H2, &addresses(&servers))[way];
+        let mut stream = Streaming::start(site);
+        let (_, first) = stream.message();
+        let seen = site.asks("for_a_while", &["2"]);
+        assert!(seen["a "].as_u64() > Some(20) && seen.as_object().unwrap().len() == 1, "{seen}");
+        let peers: HashSet<_> = servers[0].begun("Unary").iter().map(|line| line["peer"].to_string()).collect();
+        assert!(peers.len() >= 3, "{peers:?}");
+        // A stream that has begun goes on.
+        let (_, number) = stream.message();
+        assert!(number > first);
     }
 }
 

@@ -1,9 +1,10 @@
-//! gRPC through pools with `http = "h2"`, and the health checks of gRPC: clients and servers of Python's grpcio.
+//! gRPC through pools with `http = "h2"`, and the health checks of gRPC: clients and servers of Python's grpcio and of grpc-go.
 //!
 //! What is expected is what the gRPC specification has (<https://github.com/grpc/grpc/blob/master/doc/>), with sessile in
 //! between as without it. Invariant: no call waits longer than its own deadline, and a test without grpcio is skipped.
 
 mod calls;
+mod go;
 mod health;
 mod leaving;
 mod placing;
@@ -51,12 +52,28 @@ impl Server {
         Self::start(free_address(), name, None)
     }
 
+    /// Starts it with this name and an age, in milliseconds, at which it ends a connection in order.
+    fn aging(name: &str, age_ms: u32) -> Self {
+        Self::start_as(free_address(), name, None, |command| {
+            _ = command.env("MAX_CONNECTION_AGE_MS", age_ms.to_string())
+        })
+    }
+
     /// Starts it with TLS, as `a.test`.
     fn with_tls(name: &str, authority: &Authority) -> Self {
         Self::start(free_address(), name, Some(authority))
     }
 
     fn start(address: SocketAddr, name: &str, authority: Option<&Authority>) -> Self {
+        Self::start_as(address, name, authority, |_| ())
+    }
+
+    fn start_as(
+        address: SocketAddr,
+        name: &str,
+        authority: Option<&Authority>,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let mut command = python("server.py");
         command.current_dir(dir.path()).arg(name).arg(address.to_string());
@@ -65,6 +82,7 @@ impl Server {
             command.arg(certificate).arg(key);
         }
         std::fs::write(dir.path().join("health"), "=SERVING\n").expect("the file is written");
+        prepare(&mut command);
         Self { program: Program::start(dir, command, address), address }
     }
 

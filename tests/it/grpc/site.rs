@@ -40,7 +40,7 @@ pub struct Site {
     /// Files of the configuration.
     _dir: TempDir,
     /// File of authorities, as the client wants it.
-    authorities: String,
+    pub authorities: String,
 }
 
 impl Site {

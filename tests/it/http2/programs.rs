@@ -1,4 +1,4 @@
-//! Widely used programs as clients: curl, nghttp, h2load, Node, Python's httpx and Chromium.
+//! Widely used programs as clients: curl, nghttp, h2load, Node, Python's httpx, Go's net/http and Chromium.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::site::{Site, pattern, verdict};
 use super::{HTTP, INSERT, figure, plain, request_lines};
 use crate::support::chromium::Chromium;
+use crate::support::go::GoProgram;
 use crate::support::program::{find, output};
 use crate::support::{Sessile, eventually, has, skip};
 use crate::terminate::Front;
@@ -198,6 +199,29 @@ fn httpx_asks_a_hundred_times_at_once() {
         );
         assert_eq!(seen["upload"].as_str().map(|text| text.starts_with("1048576 ")), Some(true), "{seen}");
         assert_eq!(seen["down"], 1_000_000, "{seen}");
+    }
+}
+
+#[test]
+fn go_asks_uploads_and_downloads_by_both_versions() {
+    let test = "go_asks_uploads_and_downloads_by_both_versions";
+    let Some(go) = GoProgram::build(test, &script("asks.go"), None) else { return };
+    let site = Site::named("x");
+    let front = Front::start("", HTTP, &[site.address()]);
+    let seen = said(go.command().arg(base(&front)).arg(front.file("ca.pem")));
+    for (index, version) in ["HTTP/1.1", "HTTP/2.0"].into_iter().enumerate() {
+        let seen = &seen[index];
+        assert_eq!((&seen["versions"][version], &seen["statuses"]["200"]), (&40.into(), &40.into()), "{seen}");
+        let is_whole = |text: &Value, body: &[u8]| text.as_str().is_some_and(|text| text.starts_with(&verdict(body)));
+        for way in ["length", "chunked", "continue"] {
+            assert!(is_whole(&seen["uploads"][way], &vec![7; 5 << 20]), "{version} {way}: {}", seen["uploads"]);
+        }
+        for way in ["length", "chunked", "close"] {
+            assert!(is_whole(&seen["downs"][way], &pattern(5_000_000)), "{version} {way}: {}", seen["downs"]);
+        }
+        assert!(is_whole(&seen["given"], b"some"), "{seen}");
+        assert!(seen["given"].as_str().is_some_and(|text| text.to_ascii_lowercase().ends_with("x-sum: 9")), "{seen}");
+        assert_eq!(seen["trailer"], "7", "{version}");
     }
 }
 

@@ -5,10 +5,14 @@
 //! needs a program is skipped without it.
 
 mod connections;
+mod drain;
 mod endings;
+mod goaway;
 mod messages;
 mod misbehaviour;
+mod peer;
 mod site;
+mod small_frames;
 mod tls;
 mod web_socket;
 mod windows;

@@ -13,4 +13,4 @@ mod hpack;
 mod huffman;
 mod messages;
 mod site;
-mod wire;
+pub mod wire;

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod backend;
 pub mod browser;
 pub mod chromium;
+pub mod go;
 pub mod http;
 pub mod load_support;
 pub mod logfmt;

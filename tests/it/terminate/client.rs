@@ -26,7 +26,11 @@ pub fn config_of(authority: &Authority, old: bool) -> Arc<ClientConfig> {
 
 /// Connects; the handshake is made with the first write.
 pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Tls {
-    let stream = TcpStream::connect(address).expect("the listener accepts");
+    over(TcpStream::connect(address).expect("the listener accepts"), config, name)
+}
+
+/// Begins TLS on a connection.
+pub fn over(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Tls {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
     let name = name.to_owned().try_into().expect("a host name");

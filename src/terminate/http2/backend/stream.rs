@@ -44,7 +44,7 @@ pub struct BackendStream {
     /// Bytes that stand before the body of the response.
     out: Vec<u8>,
     out_read: usize,
-    /// The code by which the backend has reset the stream.
+    /// The code by which the backend has reset the stream, or would have.
     reset: Option<Reason>,
 }
 
@@ -131,7 +131,10 @@ impl BackendStream {
             }
             Err(error) if error.is_library() => Poll::Ready(Err(self.over(Fault::Frames))),
             // The connection has failed, or its end was announced: no stream has begun.
-            Err(error) if error.is_io() || error.is_go_away() => Poll::Ready(Err(self.over(Fault::Unprocessed))),
+            Err(error) if error.is_io() || error.is_go_away() => {
+                self.reset = Some(Reason::REFUSED_STREAM);
+                Poll::Ready(Err(self.over(Fault::Unprocessed)))
+            }
             Err(_) => Poll::Ready(Err(self.over(Fault::Local))),
         }
     }

@@ -21,6 +21,10 @@ def connect(*options):
         ("grpc.enable_http_proxy", 0),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
+        # Pings, whatever the connection carries.
+        ("grpc.keepalive_time_ms", 200),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
         *options,
     ]
     if authorities == "-":
@@ -154,6 +158,14 @@ def code():
 
 def one_after_the_other():
     return collections.Counter(unary("Unary").decode() for _ in range(int(more[0])))
+
+
+def for_a_while():
+    names = collections.Counter()
+    end = time.monotonic() + float(more[0])
+    while time.monotonic() < end:
+        names[unary("Unary").decode()] += 1
+    return names
 
 
 def channels():

@@ -6,6 +6,7 @@ server as a whole has no name.
 """
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -152,6 +153,12 @@ server = grpc.server(
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
+        # With its GOAWAY in two phases.
+        *(("grpc.max_connection_age_ms", int(age)) for age in [os.environ.get("MAX_CONNECTION_AGE_MS")] if age),
+        # Pings, whatever the connection carries.
+        ("grpc.keepalive_time_ms", 200),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10),
     ],
 )
 if tls:
