@@ -107,6 +107,7 @@ fn request_head_1_kib_and_cookie_and_edit(bencher: Bencher<'_, '_>) {
         port: Some(443),
         secure: true,
         cookie: CookieEdit::Remove(CookieNames::one(b"SESSILE")),
+        split_cookie: None,
         close: false,
         trailers: false,
         set: &[("X-Request-Id", Some("0123456789abcdef"))],

@@ -112,7 +112,7 @@ impl Answers {
         let page =
             |file: &Path| Page { content_type: type_of(file), content: texts.of(file).cloned().unwrap_or_default() };
         let answer = |goal: &RouteGoal| match goal {
-            RouteGoal::Pool(_) => None,
+            RouteGoal::Pool(_) | RouteGoal::Split(_) => None,
             RouteGoal::Redirect(redirect) => Some(RouteAnswer::Redirect(redirect.clone())),
             RouteGoal::Respond(rule) => {
                 let page = match &rule.body {
@@ -123,13 +123,13 @@ impl Answers {
                 Some(RouteAnswer::Respond { rule: rule.clone(), page })
             }
         };
-        let answers = listener.routes.iter().any(|route| route.pool().is_none());
+        let answers = listener.routes.iter().any(config::Route::answers);
         let routes = listener.routes.iter().filter(|_| answers).map(|route| answer(&route.goal));
         let pages = listener.error_pages.iter().map(|error| (error.status, page(&error.file)));
         Self { routes: routes.collect(), pages: pages.collect() }
     }
 
-    /// The answer of a route; `None`: it leads to a pool.
+    /// The answer of a route; `None`: it leads to a pool or a split.
     pub fn of_route(&self, route: usize) -> Option<&RouteAnswer> {
         self.routes.get(route)?.as_ref()
     }

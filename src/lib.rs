@@ -16,7 +16,7 @@
 //! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
 //! | 6 host | sockets, clocks, permits, figures, events and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`events`], [`client_history`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
-//! | 4 pool | the pick: range, cookie, stick table, connection, placement, last resort | [`pool`] |
+//! | 4 pool | the pool of a split; the pick: range, cookie, stick table, connection, placement, last resort | [`pool`], [`split`] |
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets; answers of routes | [`sticky`], [`tls`], [`answers`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |
@@ -32,7 +32,8 @@
 //! | connection | one client connection, from accept to its outcome |
 //! | conversation | a connection with TLS or HTTP that ends here; the runtime beside its worker serves it |
 //! | request | one HTTP request of a conversation, with its response |
-//! | route | a rule of a listener that sends a connection or a request to a pool, or answers it |
+//! | route | a rule of a listener that sends a connection or a request to a pool or a split, or answers it |
+//! | split | pools that share their new clients by weight, each of which keeps its own |
 //! | pool | backends that serve the same, with the rule that picks among them |
 //! | backend | one server of a pool, known by its name |
 //! | key | what identifies a client: address, server name, TLV, cookie |
@@ -87,6 +88,7 @@ pub mod server_name;
 pub mod snapshot;
 pub mod socket;
 pub mod splicer;
+pub mod split;
 pub mod sticky;
 pub mod store;
 pub mod terminate;

@@ -45,8 +45,8 @@ const PROTOCOLS_WHOLE: usize = 256;
 /// Where a connection or a request goes, and the route that chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteMatch {
-    /// Index of the pool among those the table was made with; `None` = the route answers, or, without a route, each
-    /// request has a route of its own.
+    /// Index of the pool among those the table was made with; `None` = the route leads to a split or answers, or,
+    /// without a route, so does the default, or each request has a route of its own.
     pub pool: Option<usize>,
     /// Index of the route among those the table was made of; `None` = the default.
     pub route: Option<usize>,
@@ -76,8 +76,11 @@ impl RouteTable {
     /// returns.
     pub fn of(listener: &config::Listener, pool_index: impl Fn(&str) -> usize) -> Self {
         let mut table = Self::new(&listener.routes, listener.pool.as_deref(), pool_index);
-        if listener.takes_requests_alone() {
+        if listener.takes_requests_alone() || listener.split.is_some() {
             table.default = Some(RouteMatch { pool: None, route: None });
+        }
+        if listener.split.is_some() {
+            table.requests.lead_all_to(RouteMatch { pool: None, route: None });
         }
         table
     }

@@ -4,7 +4,6 @@
 //! snapshot, loaded once; a connection keeps its backend and copies of limits, never a snapshot, so an old snapshot is
 //! dropped as soon as the last decision by it is made.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -19,9 +18,14 @@ use crate::config::{self, Config, Fallback, FileProblem, KeyPart, RequestLimits}
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
-use crate::sticky::cookie::{CookieRule, KeyRing, PoolIds};
+use crate::split::{ListenerSplits, Split};
+use crate::sticky::cookie::PoolIds;
 use crate::sticky::table::Secret;
 use crate::tls::Termination;
+
+mod rings;
+
+pub use self::rings::Rings;
 
 /// Indexes of pools by their names.
 type PoolIndexes = AHashMap<Arc<str>, usize>;
@@ -39,6 +43,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Pools, in the order of the file.
     pub pools: Arc<[Arc<Pool>]>,
+    /// Splits, in the order of the file.
+    pub splits: Box<[Arc<Split>]>,
     /// Indexes in `pools`, by name.
     indexes: PoolIndexes,
     /// Certificates and session tickets of listeners, and the TLS of connections to backends.
@@ -65,6 +71,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// The routes of the listener; they return indexes into `pools`.
     pub routes: RouteTable,
+    /// The splits that its routes and its default lead to.
+    pub splits: ListenerSplits,
     /// What the listener answers without a backend.
     pub answers: Answers,
     /// Every pool of the snapshot.
@@ -107,51 +115,11 @@ pub struct LoadedFiles {
     pub secret: Option<Secret>,
 }
 
-/// The keys that seal cookies, by file.
-#[derive(Debug, Default)]
-pub struct Rings {
-    rings: Vec<(PathBuf, Arc<KeyRing>)>,
-    /// Warnings about files that every user of this machine can read.
-    warnings: Vec<FileProblem>,
-}
-
-impl Rings {
-    /// Adds the keys of one file, and a warning if every user of this machine can read it.
-    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>, warning: Option<FileProblem>) {
-        self.warnings.extend(warning);
-        self.rings.push((path, ring));
-    }
-
-    /// The keys of a file; `None`: it was not added.
-    pub fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
-        self.rings.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
-    }
-
-    /// One line for each file with other keys than in `previous`, or the same in another order.
-    pub fn changes(&self, previous: &Self) -> Vec<String> {
-        let differs = |(path, ring): &&(PathBuf, _)| previous.of(path).is_some_and(|before| before != ring);
-        let changed = self.rings.iter().filter(differs);
-        changed.map(|(path, _)| format!("file \"{}\" changed", path.display())).collect()
-    }
-
-    /// One warning for each file that every user of this machine can read.
-    pub fn warnings(&self) -> Vec<FileProblem> {
-        self.warnings.clone()
-    }
-
-    /// The cookie rule of a pool; `None`: the pool has no cookie, or its key file was not added.
-    pub fn rule(&self, pool: &config::Pool) -> Option<CookieRule> {
-        let cookie = pool.cookie.as_ref()?;
-        let names = pool.backends.iter().map(|backend| backend.name.as_str());
-        let ring = |path: &Path| self.of(path).cloned().ok_or(());
-        CookieRule::new(cookie, pool.sticks_as(), names, ring).ok()
-    }
-}
-
 /// Where a route sends a connection or a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTarget {
-    /// Index of the pool in `pools` of the listener; `None`: each request has a route of its own, or the route answers.
+    /// Index of the pool in `pools` of the listener; `None`: each request has a route of its own, or a split chooses
+    /// one, or the route answers.
     pub pool: Option<usize>,
     /// Index of the route in the configuration of the listener; `None`: no route matched, and the default is used.
     pub route: Option<usize>,
@@ -199,18 +167,22 @@ impl Snapshot {
             .collect();
         let indexes: PoolIndexes =
             pools.iter().enumerate().map(|(index, pool)| (Arc::clone(pool.shared_name()), index)).collect();
+        // A checked configuration names only pools that exist.
+        let index = |name: &str| indexes.get(name).copied().unwrap_or(0);
+        let splits = rings.splits(&config, index, previous.map_or(&[][..], |snapshot| &snapshot.splits[..]), blocks);
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
                 || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, (&pools, &indexes), (&tls, &texts), &config.limits, state))
+            Arc::new(Listener::new((listener, &*config), (&pools, &indexes), &splits, (&tls, &texts), state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
             digest: digest(&pools),
             stick_tables: by_stick_table(&pools),
             listeners: listeners.collect(),
+            splits,
             indexes,
             pools: Arc::clone(&pools),
             config,
@@ -250,14 +222,14 @@ impl Snapshot {
 
 impl Listener {
     fn new(
-        listener: &config::Listener,
+        (listener, config): (&config::Listener, &Config),
         (pools, indexes): (&Arc<[Arc<Pool>]>, &PoolIndexes),
+        splits: &[Arc<Split>],
         (tls, texts): (&Arc<Termination>, &Texts),
-        limits: &config::Limits,
         state: Arc<ListenerState>,
     ) -> Self {
-        let request_limits = listener.request_limits.over(&limits.requests);
-        let limits = limits.nearer(&listener.limits);
+        let request_limits = listener.request_limits.over(&config.limits.requests);
+        let limits = config.limits.nearer(&listener.limits);
         // A checked configuration names only pools that exist.
         let index = |name: &str| indexes.get(name).copied().unwrap_or(0);
         let fallback = |fallback: &Fallback| match fallback {
@@ -265,7 +237,7 @@ impl Listener {
             Fallback::Pool(name) => Some(index(name)),
         };
         let routes = RouteTable::of(listener, index).knowing(listener, tls.names(&listener.name));
-        let named = listener.routes.iter().filter_map(config::Route::pool).chain(listener.pool.as_deref());
+        let named = listener.pools(&config.splits);
         let reads_tls = listener.tls != config::Tls::Off;
         let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
         let mut reached = named.clone().map(index).chain(not_tls).chain(silent);
@@ -278,6 +250,7 @@ impl Listener {
                     || listener.terminates()
                     || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
+            splits: ListenerSplits::new(listener, splits),
             answers: Answers::new(listener, texts),
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
@@ -309,6 +282,11 @@ impl Listener {
     pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
         Some(RouteTarget { pool: found.pool, route: found.route, tls: self.config.rules_of(found.route).tls })
+    }
+
+    /// The split of a target that has no pool yet; `None`: it leads to no split.
+    pub fn split(&self, target: &RouteTarget) -> Option<&Arc<Split>> {
+        self.splits.of(target.route).filter(|_| target.pool.is_none())
     }
 
     /// The pool of a target; `None`: it has none.

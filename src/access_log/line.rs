@@ -77,6 +77,10 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str)
     }
     line.number_if(Field::Status, r.status.map(u64::from));
     line.number_if(Field::Route, r.route);
+    if let Some((split, by)) = &r.split {
+        line.text(Field::Split, split);
+        line.text(Field::SplitBy, by.word());
+    }
     line.text_if(Field::Pool, r.pool.as_deref());
     line.text_if(Field::Backend, r.backend.as_deref());
     line.text_if(Field::Reason, r.reason.map(|reason| reason.word()));

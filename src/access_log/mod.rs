@@ -20,6 +20,7 @@ use crate::config::LogFormat;
 use crate::log_field::LogFields;
 use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::server_name::ServerName;
+use crate::split::ChosenBy;
 use crate::tls::TlsAlert;
 
 mod appended;
@@ -167,6 +168,8 @@ pub struct RequestLine {
     pub status: Option<u16>,
     /// Number of the route in its listener, from 1; `None` if none decided.
     pub route: Option<u64>,
+    /// The split that the route leads to, and what has chosen the pool there; `None` if it leads to none.
+    pub split: Option<(Arc<str>, ChosenBy)>,
     /// Name of the pool; `None` if it was not routed.
     pub pool: Option<Arc<str>>,
     /// Name of the backend that was tried last.

@@ -51,6 +51,7 @@ pub(super) fn request() -> RequestLine {
         session: None,
         status: None,
         route: None,
+        split: None,
         pool: None,
         backend: None,
         reason: None,

@@ -85,7 +85,8 @@ impl Control for Fake {
         let listener = question.traits.cookie.join("|");
         let (sni, live, route, answer) = (question.traits.sni, true, None, None);
         let (cookie, store, refused, explanation) = (None, None, None, None);
-        Ok(ClientReport { client, listener, live, sni, route, answer, cookie, store, refused, explanation })
+        let split = None;
+        Ok(ClientReport { client, listener, live, sni, route, answer, split, cookie, store, refused, explanation })
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
@@ -116,7 +117,8 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], routes: vec![], warnings: vec![], pools: vec![], headline: None })
+            let (routes, splits, warnings, pools) = (vec![], vec![], vec![], vec![]);
+            Ok(Plan { changes: vec![asked.text], routes, splits, warnings, pools, headline: None })
         }
     }
 

@@ -2,7 +2,7 @@
 //! the problems of files that the text names.
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
-//! `tls`, `cookie`, `headers`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
+//! `tls`, `cookie`, `headers`, `store`, `split`). A value that cannot be read is replaced by its default, so that the rules between tables
 //! (`whole`, `group`, `reach`, `browser`, `tie`) see every object and one run reports all problems.
 //!
 //! Invariant: [`check`] returns a `Config` only if it found no error.
@@ -20,6 +20,7 @@ mod process;
 mod reach;
 mod request_limits;
 mod route;
+mod split;
 mod stick_table;
 mod store;
 mod tie;
@@ -32,6 +33,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::file::Document;
 use super::keys;
@@ -127,19 +129,24 @@ fn convert(
     let tls = tls::rules(&top);
     let limits = process::limits(&top);
     let store = store::store(&top);
+    let mut splits: Vec<_> = top.children("split", &keys::SPLIT).into_iter().map(split::split).collect();
+    let named: Rc<[_]> = splits.iter().map(|split| split.config.clone()).collect();
     let listeners: Vec<_> = top
         .children("listener", &keys::LISTENER)
         .into_iter()
-        .map(|section| listener::listener(section, resolve))
+        .map(|section| listener::listener(section, resolve, &named))
         .collect();
     let mut pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
-    let cookies = pools.iter_mut().filter_map(|pool| pool.config.cookie.as_mut());
+    split::share_keys(&mut splits, &pools);
+    let of_splits = splits.iter_mut().map(|split| &mut split.config.cookie);
+    let cookies = pools.iter_mut().filter_map(|pool| pool.config.cookie.as_mut()).chain(of_splits);
     cookie::name_key_file(cookies, process.stick_table_file.as_deref());
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
         reach::check(&top, &listeners, &pools);
-        browser::check(&listeners, &pools);
+        split::check(&splits, &pools, &listeners);
+        browser::check(&listeners, &pools, &splits);
         store::check_use(&top, store.as_ref(), pools.iter().map(|pool| &pool.config));
     }
     Config {
@@ -149,6 +156,7 @@ fn convert(
         store,
         listeners: listeners.into_iter().map(|listener| listener.config).collect(),
         pools: pools.into_iter().map(|pool| pool.config).collect(),
+        splits: splits.into_iter().map(|split| split.config).collect(),
         written: Written::default(),
     }
 }

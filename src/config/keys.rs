@@ -36,6 +36,7 @@ pub static TOP: TableKeys = TableKeys {
         "store",
         "listener",
         "pool",
+        "split",
     ],
 };
 /// Keys of the admin interface.
@@ -110,6 +111,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "group",
         "tls",
         "pool",
+        "split",
         "max_connections",
         "limits",
         "backlog",
@@ -168,6 +170,7 @@ pub static ROUTE: TableKeys = TableKeys {
         "client_certificate",
         "http2",
         "pool",
+        "split",
         "redirect",
         "respond",
     ],
@@ -315,6 +318,29 @@ pub static REQUEST_HEADERS: TableKeys = TableKeys { table: "[pool.request_header
 /// Keys for header fields of responses.
 pub static RESPONSE_HEADERS: TableKeys = TableKeys { table: "[pool.response_headers]", keys: &["set", "remove"] };
 
+/// Keys of a split, pools that share their new clients.
+pub static SPLIT: TableKeys = TableKeys { table: "[[split]]", keys: &["name", "to", "cookie"] };
+/// Keys of one pool of a split.
+pub static SPLIT_TO: TableKeys = TableKeys { table: "[[split.to]]", keys: &["pool", "weight"] };
+/// Keys of the cookie that keeps a client at its pool.
+pub static SPLIT_COOKIE: TableKeys = TableKeys {
+    table: "[split.cookie]",
+    keys: &[
+        "name",
+        "keys",
+        "max_idle",
+        "max_life",
+        "lifetime",
+        "domain",
+        "path",
+        "secure",
+        "http_only",
+        "same_site",
+        "partitioned",
+        "cross_site_twin",
+    ],
+};
+
 /// Every table that a file may have.
 pub static ALL: &[&TableKeys] = &[
     &TOP,
@@ -343,6 +369,9 @@ pub static ALL: &[&TableKeys] = &[
     &COOKIE,
     &REQUEST_HEADERS,
     &RESPONSE_HEADERS,
+    &SPLIT,
+    &SPLIT_TO,
+    &SPLIT_COOKIE,
 ];
 
 /// Hint for a key that is like none.

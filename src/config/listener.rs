@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, RequestLimits, Route, Tls};
+use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, RequestLimits, Route, Split, Tls};
 
 /// One `[[listener]]`: addresses that accept clients, and rules for their connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +36,10 @@ pub struct Listener {
     pub forwarded: Forwarded,
     /// Header field with the id of a request, on its way to the backend and in the response; `None`: there is none.
     pub request_id: Option<String>,
-    /// Pool of connections that no route matches; `None`: they are closed.
+    /// Pool of connections that no route matches; `None`: they have the split, or are closed.
     pub pool: Option<String>,
+    /// Split of the requests that no route matches, in place of a pool.
+    pub split: Option<String>,
     /// Most open connections of this listener; `None`: no limit.
     pub max_connections: Option<usize>,
     /// Timeouts in place of those of `[limits]`.
@@ -68,14 +70,33 @@ impl Listener {
         self.tls == Tls::Terminate || self.routes.iter().any(Route::terminates)
     }
 
-    /// True if a route looks at requests, or answers them.
+    /// True if a route looks at requests, splits or answers them.
     pub fn routes_requests(&self) -> bool {
-        self.routes.iter().any(|route| route.is_of_requests() || route.pool().is_none())
+        self.split.is_some() || self.routes.iter().any(|route| route.is_of_requests() || route.pool().is_none())
     }
 
     /// True if connections that no route and no pool takes are read as HTTP, because requests have routes of their own.
     pub fn takes_requests_alone(&self) -> bool {
-        self.pool.is_none() && self.tls != Tls::Passthrough && self.routes.iter().any(Route::is_of_requests)
+        let has_none = self.pool.is_none() && self.split.is_none();
+        has_none && self.tls != Tls::Passthrough && self.routes.iter().any(Route::is_of_requests)
+    }
+
+    /// Every split that a route or the default leads to.
+    pub fn splits(&self) -> impl Iterator<Item = &str> + Clone {
+        self.routes.iter().filter_map(Route::split).chain(self.split.as_deref())
+    }
+
+    /// The split of a route, or of the default (`None`); `None`: that leads elsewhere.
+    pub fn split_of(&self, route: Option<usize>) -> Option<&str> {
+        route.map_or(self.split.as_deref(), |route| self.routes.get(route)?.split())
+    }
+
+    /// Every pool that a route or the default leads to, by itself or as one of a split.
+    pub fn pools<'c>(&'c self, splits: &'c [Split]) -> impl Iterator<Item = &'c str> + Clone {
+        let of_split =
+            move |name: &'c str| splits.iter().filter(move |split| split.name == name).flat_map(Split::pools);
+        let named = self.routes.iter().filter_map(Route::pool).chain(self.pool.as_deref());
+        named.chain(self.splits().flat_map(of_split))
     }
 
     /// The rules of TLS of connections with this route; `None`: no route decided.

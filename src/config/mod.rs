@@ -34,6 +34,7 @@ mod problem;
 mod request_limits;
 mod route;
 mod shorthand;
+mod split;
 mod stick_table;
 mod store;
 mod syntax;
@@ -63,6 +64,7 @@ pub use route::{
     ErrorPage, PathPattern, Redirect, RequestConditions, Respond, RespondBody, Route, RouteGoal, Template, TemplatePart,
 };
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
+pub use split::{Split, SplitPool};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use timeouts::OwnTimeouts;
@@ -87,6 +89,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Pools in the order of the file, each with a different name.
     pub pools: Vec<Pool>,
+    /// Splits in the order of the file, each with a different name.
+    pub splits: Vec<Split>,
     /// The file as it is written, to name the keys in which two files differ.
     pub written: Written,
 }
@@ -106,9 +110,9 @@ impl Config {
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { process, tls, limits, store, listeners, pools, written: _ } = self;
-        (process, tls, limits, store, listeners, pools)
-            == (&other.process, &other.tls, &other.limits, &other.store, &other.listeners, &other.pools)
+        let Self { process, tls, limits, store, listeners, pools, splits, written: _ } = self;
+        (process, tls, limits, store, listeners, pools, splits)
+            == (&other.process, &other.tls, &other.limits, &other.store, &other.listeners, &other.pools, &other.splits)
     }
 }
 

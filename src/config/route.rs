@@ -35,12 +35,25 @@ pub struct Route {
 }
 
 impl Route {
-    /// Name of the pool; `None`: the route answers.
+    /// Name of the pool; `None`: the route leads to a split, or answers.
     pub fn pool(&self) -> Option<&str> {
         match &self.goal {
             RouteGoal::Pool(name) => Some(name),
-            RouteGoal::Redirect(_) | RouteGoal::Respond(_) => None,
+            RouteGoal::Split(_) | RouteGoal::Redirect(_) | RouteGoal::Respond(_) => None,
         }
+    }
+
+    /// Name of the split; `None`: the route leads to a pool, or answers.
+    pub fn split(&self) -> Option<&str> {
+        match &self.goal {
+            RouteGoal::Split(name) => Some(name),
+            RouteGoal::Pool(_) | RouteGoal::Redirect(_) | RouteGoal::Respond(_) => None,
+        }
+    }
+
+    /// True if the route itself answers.
+    pub fn answers(&self) -> bool {
+        matches!(self.goal, RouteGoal::Redirect(_) | RouteGoal::Respond(_))
     }
 
     /// True if the route decides about requests alone.
@@ -105,6 +118,8 @@ impl fmt::Display for PathPattern {
 pub enum RouteGoal {
     /// The pool of this name.
     Pool(String),
+    /// One of the pools of the split of this name.
+    Split(String),
     /// An answer that sends the client elsewhere.
     Redirect(Redirect),
     /// An answer that is written in the configuration.

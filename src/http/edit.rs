@@ -42,6 +42,8 @@ pub struct RequestEdit<'a> {
     pub secure: bool,
     /// The cookie that the backend does not get, or gets shortened.
     pub cookie: CookieEdit<'a>,
+    /// A further cookie that the backend does not get: that of the split which has chosen its pool.
+    pub split_cookie: Option<CookieNames<'a>>,
     /// True if the connection to the backend ends with this request.
     pub close: bool,
     /// True if what carries the request has trailers of responses in any case: the client's word that it takes them is
@@ -126,6 +128,8 @@ pub struct ResponseEdit<'a> {
     pub cookie_prefix: Option<(&'a [u8], &'a str)>,
     /// A cookie that only this process may set or end: lines of the backend for it, or its twin, are dropped.
     pub drop_cookie: Option<CookieNames<'a>>,
+    /// A further cookie of that kind: that of the split which has chosen the pool.
+    pub drop_split: Option<CookieNames<'a>>,
     /// Fields that take the place of the backend's lines; not in an interim response.
     pub set: &'a [SetField<'a>],
     /// Names of the backend's fields that are dropped.
@@ -152,7 +156,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
             || edit.has_rule_for(field.name);
         match field.known {
             _ if dropped => EditedLine::Written,
-            KnownField::Cookie => write_cookies(out, field, edit.cookie),
+            KnownField::Cookie => write_cookies(out, field, edit.cookie, edit.split_cookie),
             _ => write_framing(out, field),
         }
     });
@@ -194,7 +198,8 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
             KnownField::ContentLength => std::mem::replace(&mut length_is_written, true),
             KnownField::TransferEncoding => bodiless || asked.version == Version::Http10,
             KnownField::SetCookie => {
-                options.name(field) || edit.drop_cookie.is_some_and(|names| names.set_by(field.value))
+                let mut ours = [edit.drop_cookie, edit.drop_split].into_iter().flatten();
+                options.name(field) || ours.any(|names| names.set_by(field.value))
             }
             known => known.is_hop_by_hop() || options.name(field),
         };
@@ -312,21 +317,29 @@ fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
 }
 
 /// Writes a Cookie line without the removed parts, or no line if nothing is left.
-fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> EditedLine {
+fn write_cookies(
+    out: &mut Vec<u8>,
+    field: FieldRef<'_>,
+    edit: CookieEdit<'_>,
+    removed: Option<CookieNames<'_>>,
+) -> EditedLine {
     let names = match edit {
-        CookieEdit::Keep => return EditedLine::Kept,
-        CookieEdit::Remove(names) | CookieEdit::Replace { names, .. } => names,
-        CookieEdit::CutPrefix { name, .. } => CookieNames::one(name),
+        CookieEdit::Keep => None,
+        CookieEdit::Remove(names) | CookieEdit::Replace { names, .. } => Some(names),
+        CookieEdit::CutPrefix { name, .. } => Some(CookieNames::one(name)),
     };
-    if !field.value.split(|byte| *byte == b';').any(|pair| names.has(split(pair).0)) {
+    let has = |names: Option<CookieNames<'_>>, pair: &[u8]| names.is_some_and(|names| names.has(split(pair).0));
+    let is_edited = |pair: &[u8]| has(names, pair) || has(removed, pair);
+    if names.is_none() && removed.is_none() || !field.value.split(|byte| *byte == b';').any(is_edited) {
         return EditedLine::Kept;
     }
     let begin = out.len();
     push(out, &[field.name, b": "]);
     let (empty, mut first) = (out.len(), true);
     for pair in field.value.split(|byte| *byte == b';') {
-        let is_ours = names.has(split(pair).0);
+        let is_ours = has(names, pair);
         match edit {
+            _ if has(removed, pair) => continue,
             CookieEdit::Remove(_) | CookieEdit::Replace { .. } if is_ours => continue,
             _ if first => {}
             _ => out.push(b';'),

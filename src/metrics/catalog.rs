@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::Exporter;
 use super::status::{
     BackendStatus, BreakCount, CertificateStatus, Descriptors, ListenerKinds, ListenerStatus, PoolStatus, ProcessUsage,
-    RequestTotals, RuntimeStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus,
+    WorkerStatus,
 };
 
 /// One family of a page.
@@ -102,6 +103,7 @@ fn everything() -> Status {
         kinds: ListenerKinds { tls: true, http: true, proxy: true },
         ..ListenerStatus::default()
     };
+    let of_split = SplitPoolStatus { requests: [(String::new(), 0)].into(), ..SplitPoolStatus::default() };
     let requests = [(String::new(), [(String::new(), 0)].into())].into();
     Status {
         descriptors: Some(Descriptors { open: 0, max: 0 }),
@@ -111,6 +113,7 @@ fn everything() -> Status {
         state_file: file(),
         listeners: vec![listener],
         pools: vec![pool],
+        splits: vec![SplitStatus { pools: vec![of_split], ..SplitStatus::default() }],
         stick_tables: vec![StickTableStatus {
             known_by_age: [(String::new(), 0)].into(),
             ..StickTableStatus::default()

@@ -17,6 +17,7 @@ mod pools;
 mod process;
 mod requests;
 mod rows;
+mod splits;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,7 @@ fn write(page: &mut Page, status: &Status) {
     reloads(page, status);
     listeners(page, status);
     requests::of_listeners(&mut page.rows, status);
+    splits::write(&mut page.rows, status);
     pools::write(&mut page.rows, status);
     store(page, status);
     workers(page, status);

@@ -15,6 +15,7 @@ use crate::http::Refused;
 use crate::outcome::Ended;
 
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
+pub use super::splits::{SplitPoolStatus, SplitStatus};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
 pub use super::totals::{BreakCount, RequestTotals, mean_us};
 
@@ -72,6 +73,9 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Pools, in the order of the file.
     pub pools: Vec<PoolStatus>,
+    /// Splits, in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<SplitStatus>,
     /// True if `/metrics` shows only pools that are or were busy.
     #[serde(skip)]
     pub busy_pools_only: bool,

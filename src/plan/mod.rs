@@ -31,6 +31,7 @@ mod live;
 mod pair;
 mod question;
 mod sample;
+mod split;
 #[cfg(test)]
 mod tests;
 mod ways;
@@ -45,6 +46,7 @@ pub use self::explanation::{ExplainedCandidate, ExplainedEntry, Explanation, Liv
 pub use self::headline::Headline;
 pub use self::live::{Live, MoveTally, Running, Shift};
 pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};
+pub use self::split::{SplitPlan, SplitReport, SplitShare};
 
 pub use self::ways::{RouteMove, RoutedAway};
 
@@ -79,6 +81,9 @@ pub struct Plan {
     /// Clients that another route leads to another pool, listener by listener.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteMove>,
+    /// Splits that change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<SplitPlan>,
     /// Changes that take effect later than a reload, and limits that shrink.
     pub warnings: Vec<String>,
     /// Pools of both configurations in the order of the new one, then removed pools.
@@ -213,7 +218,8 @@ impl Plan {
         let mut warnings = diff::lower_limits(old, new);
         warnings.extend(diff::warnings(old, old, new));
         warnings.extend(cookie_warnings(old, new, keys));
-        Self { changes: diff::changes(old, new), routes: Vec::new(), warnings, pools, headline: None }
+        let (changes, splits) = (diff::changes(old, new), SplitPlan::all(old, new));
+        Self { changes, routes: Vec::new(), splits, warnings, pools, headline: None }
     }
 
     /// Describes each pool of which more than `most` of the clients would move.

@@ -9,7 +9,7 @@ use ahash::{AHashMap, AHashSet};
 use serde::{Deserialize, Serialize};
 
 use self::points::{points, words_of};
-use crate::config::{Config, Fallback, Listener, Pool, Route, Tls};
+use crate::config::{Config, Fallback, Listener, Pool, Split, Tls};
 use crate::connection::OpenConnection;
 use crate::http::head::Request;
 use crate::route::{RouteFacts, RouteMatch, RouteTable};
@@ -25,10 +25,13 @@ pub struct RouteMove {
     /// Conditions of the route in words; `default` for clients that no route names, `not_tls` and `silent` for those
     /// of these keys.
     pub route: String,
-    /// Pool of these clients before the change.
+    /// Pool or split of these clients before the change.
     pub from: String,
-    /// Pool after the change; `None`: they are refused or answered.
+    /// Pool or split after the change; `None`: they are refused or answered.
     pub to: Option<String>,
+    /// True if `to` is a split.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_split: bool,
     /// True if a route answers them after the change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answered: bool,
@@ -126,11 +129,18 @@ impl<'c> Ways<'c> {
             own.zip(other).is_some_and(|(own, other)| own.sticks_as() == other.sticks_as())
         };
         let unchanged = self.old.listeners.iter().filter(|listener| !self.changed.contains_key(listener.name.as_str()));
-        let mut stay: AHashSet<&str> = unchanged.flat_map(pools_of).collect();
+        let mut stay: AHashSet<&str> = unchanged.flat_map(|listener| pools_of(listener, &self.old.splits)).collect();
+        // A split gives a part of them back.
+        let is_part = |from: &str, to: &str| {
+            self.new.splits.iter().any(|split| split.name == to && split.pools().any(|pool| pool == from))
+        };
         let mut goals: AHashMap<&str, AHashSet<Option<&str>>> = AHashMap::new();
         for changed in self.changed.values() {
             stay.extend(&changed.stay);
             for (_, RouteMove { from, to, .. }) in &changed.moves {
+                if to.as_deref().is_some_and(|to| is_part(from, to)) {
+                    stay.insert(from);
+                }
                 match to.as_deref().filter(|to| knows(from, to)) {
                     Some(_) => stay.insert(from),
                     None => goals.entry(from).or_default().insert(to.as_deref()),
@@ -205,7 +215,7 @@ impl<'c> Ways<'c> {
         let mut goal = None;
         for listener in &self.old.listeners {
             let Some(changed) = self.changed.get(listener.name.as_str()) else {
-                if pools_of(listener).any(|name| name == pool) {
+                if pools_of(listener, &self.old.splits).any(|name| name == pool) {
                     return None;
                 }
                 continue;
@@ -265,9 +275,11 @@ impl<'c> Changed<'c> {
         let (listener, from, to) = (self.before.name.clone(), from.to_owned(), to.map(str::to_owned));
         // No route has such a place: what `not_tls` and `silent` lead elsewhere belongs to no rule.
         let rules = rules.unwrap_or([Some(usize::MAX); 2]);
-        let answers = |index: usize| self.after?.routes.get(index).filter(|route| route.pool().is_none());
+        let answers = |index: usize| self.after?.routes.get(index).filter(|route| route.answers());
         let answered = to.is_none() && rules[1].and_then(answers).is_some();
-        self.moves.push((rules, RouteMove { listener, route, from, to, answered, known: None, open: None }));
+        let to_split =
+            to.as_ref().is_some_and(|to| self.after.is_some_and(|after| after.splits().any(|name| name == to)));
+        self.moves.push((rules, RouteMove { listener, route, from, to, to_split, answered, known: None, open: None }));
     }
 
     /// True if requests have routes of their own, or answers, before or after.
@@ -292,10 +304,16 @@ impl<'c> Changed<'c> {
         [0, 1].map(|side| self.find(side, facts, request).and_then(|found| found.route))
     }
 
-    /// Pools of a client, before and after.
+    /// Pools or splits of a client, before and after.
     fn pools(&self, facts: &RouteFacts<'_>, request: Option<&Request<'_>>) -> [Option<&'c str>; 2] {
-        let pool = |side: usize| self.pools[side].get(self.find(side, facts, request)?.pool?);
-        [0, 1].map(|side| pool(side).map(|pool| pool.name.as_str()))
+        let goal = |side: usize| {
+            let found = self.find(side, facts, request)?;
+            match found.pool {
+                Some(pool) => self.pools[side].get(pool).map(|pool| pool.name.as_str()),
+                None => [Some(self.before), self.after][side]?.split_of(found.route),
+            }
+        };
+        [0, 1].map(goal)
     }
 
     /// The conditions of the rule after the change, else of the one before.
@@ -316,8 +334,8 @@ fn successor<'c>(before: &Listener, old: &Config, new: &'c Config) -> Option<&'c
 
 /// True if two listeners route every connection alike.
 fn same_ways(one: &Listener, other: &Listener) -> bool {
-    (one.tls, &one.proxy, &one.pool, &one.routes, &one.not_tls, &one.silent)
-        == (other.tls, &other.proxy, &other.pool, &other.routes, &other.not_tls, &other.silent)
+    (one.tls, &one.proxy, &one.pool, &one.split, &one.routes, &one.not_tls, &one.silent)
+        == (other.tls, &other.proxy, &other.pool, &other.split, &other.routes, &other.not_tls, &other.silent)
 }
 
 fn pool_of(fallback: &Fallback) -> Option<&str> {
@@ -328,15 +346,15 @@ fn pool_of(fallback: &Fallback) -> Option<&str> {
 }
 
 /// Every pool that a listener leads to.
-fn pools_of(listener: &Listener) -> impl Iterator<Item = &str> {
+fn pools_of<'l>(listener: &'l Listener, splits: &'l [Split]) -> impl Iterator<Item = &'l str> {
     let fallbacks = [&listener.not_tls, &listener.silent].into_iter().filter_map(pool_of);
-    let routes = listener.routes.iter().filter_map(Route::pool);
-    routes.chain(listener.pool.as_deref()).chain(fallbacks)
+    listener.pools(splits).chain(fallbacks)
 }
 
 impl std::fmt::Display for RouteMove {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { listener, route, from, to, answered, known, open } = self;
+        let Self { listener, route, from, to, to_split, answered, known, open } = self;
+        let what = if *to_split { "split" } else { "pool" };
         write!(f, "clients of route \"{route}\" of listener {listener:?}")?;
         match (known, open) {
             (Some(known), Some(open)) => write!(f, " ({known} known, {open} open connections)")?,
@@ -345,7 +363,7 @@ impl std::fmt::Display for RouteMove {
             (None, None) => {}
         }
         match to {
-            Some(to) => write!(f, " go to pool {to:?} instead of {from:?}"),
+            Some(to) => write!(f, " go to {what} {to:?} instead of {from:?}"),
             None if *answered => write!(f, " no longer come to pool {from:?}: the route answers them"),
             None => write!(f, " no longer come to pool {from:?}: they are refused"),
         }

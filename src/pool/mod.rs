@@ -224,6 +224,20 @@ impl Pool {
         backend.is_of(&self.shared)
     }
 
+    /// True if a backend takes new clients: it is usable, has a weight and does not drain.
+    pub fn takes_new(&self, now_ms: u64) -> bool {
+        self.takes_new_without(&[], now_ms)
+    }
+
+    /// Like [`Self::takes_new`], with the backends of these names down, too.
+    pub fn takes_new_without(&self, down: &[String], now_ms: u64) -> bool {
+        let takes = |(backend, config): (&Arc<Backend>, &config::Backend)| {
+            let is_open = config.weight > 0 && backend.usable(now_ms) && !backend.draining();
+            is_open && !down.contains(&config.name)
+        };
+        self.backends.iter().zip(&self.config.backends).any(takes)
+    }
+
     /// Digest of the placement: pools with equal digests place alike.
     pub fn digest(&self) -> u64 {
         self.placement.digest()

@@ -132,6 +132,11 @@ impl RequestTable {
         table
     }
 
+    /// Leads all requests that no route takes here, in place of a pool.
+    pub(super) fn lead_all_to(&mut self, default: RouteMatch) {
+        self.default = Some(default);
+    }
+
     /// Where every request goes, if no route tells them apart.
     pub fn of_all(&self) -> Option<Option<RouteMatch>> {
         (!self.has_routes).then_some(self.default)

@@ -25,8 +25,8 @@ pub(super) fn make(
     in_force: Option<(&Config, &Rings)>,
     made: &mut Made,
 ) -> Result<Option<Rings>, Vec<String>> {
-    let Some((pool, path)) = made_key_file(config).filter(|(_, path)| !path.exists()) else { return Ok(None) };
-    let failed = |why: String| vec![format!("pool \"{pool}\": cookie: keys \"{}\": {why}", path.display())];
+    let Some((object, path)) = made_key_file(config).filter(|(_, path)| !path.exists()) else { return Ok(None) };
+    let failed = |why: String| vec![format!("{object}: cookie: keys \"{}\": {why}", path.display())];
     if in_force.is_some_and(|(_, rings)| rings.of(path).is_some()) {
         return Err(failed(
             "the file of the key in use is gone; put it back, or restart to begin with a new key".into(),
@@ -39,9 +39,9 @@ pub(super) fn make(
     if is_made.map_err(|error| failed(error.to_string()))? {
         let path = path.display();
         match in_force.and_then(made_key_file) {
-            None => tracing::info!("pool \"{pool}\": \"{path}\" was made with a new key for cookies"),
+            None => tracing::info!("{object}: \"{path}\" was made with a new key for cookies"),
             Some((_, before)) => tracing::info!(
-                "pool \"{pool}\": \"{path}\" was made with the keys for cookies of \"{}\", which is used no more",
+                "{object}: \"{path}\" was made with the keys for cookies of \"{}\", which is used no more",
                 before.display()
             ),
         }

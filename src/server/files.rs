@@ -16,7 +16,8 @@ use super::own_files;
 use crate::answers::{self, Texts};
 use crate::clock;
 use crate::config::{
-    self, CheckedConfig, Config, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal, is_open_to_all,
+    self, CheckedConfig, Config, Cookie, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal,
+    is_open_to_all,
 };
 use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
@@ -150,12 +151,12 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
 /// Like [`cookie_keys`], where `in_force` has the keys of a file that is still to be made.
 pub(super) fn cookie_keys_after(config: &Config, in_force: Option<&Config>) -> Result<Rings, Vec<FileProblem>> {
     let (mut rings, mut problems) = (Rings::default(), Vec::new());
-    for pool in &config.pools {
-        let Some(CookieMode::Insert(insert)) = pool.cookie.as_ref().map(|cookie| &cookie.mode) else { continue };
+    for (object, cookie) in own_cookies(config) {
+        let CookieMode::Insert(insert) = &cookie.mode else { continue };
         if rings.of(&insert.keys).is_some() {
             continue;
         }
-        let table = format!("pool \"{}\": cookie", pool.name);
+        let table = format!("{object}: cookie");
         let about = |what: String| FileProblem::new(&table, "keys", format!("\"{}\": {what}", insert.keys.display()));
         let read = match read_secret(&insert.keys) {
             // `cookie_key_file` makes it when the configuration is put in force.
@@ -178,9 +179,16 @@ pub(super) fn cookie_keys_after(config: &Config, in_force: Option<&Config>) -> R
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
 }
 
-/// The pool and the path of the key file that a configuration makes; `None`: it names its files, or needs none.
-pub(super) fn made_key_file(config: &Config) -> Option<(&str, &Path)> {
-    config.pools.iter().find_map(|pool| Some((&*pool.name, pool.cookie.as_ref()?.made_keys()?)))
+/// The cookies of pools and of splits, each with its object in messages.
+pub(super) fn own_cookies(config: &Config) -> impl Iterator<Item = (String, &Cookie)> {
+    let pools = config.pools.iter().filter_map(|pool| Some((format!("pool \"{}\"", pool.name), pool.cookie.as_ref()?)));
+    let splits = config.splits.iter().map(|split| (format!("split \"{}\"", split.name), &split.cookie));
+    pools.chain(splits)
+}
+
+/// The object and the path of the key file that a configuration makes; `None`: it names its files, or needs none.
+pub(super) fn made_key_file(config: &Config) -> Option<(String, &Path)> {
+    own_cookies(config).find_map(|(object, cookie)| Some((object, cookie.made_keys()?)))
 }
 
 /// The text of a key file that is to be made at this path: that of the configuration in force, if its file has another

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::geteuid;
 
+use super::files::own_cookies;
 use crate::config::{Bind, Config, FileProblem, LogOutput};
 use crate::detached::{self, Patience};
 use crate::regular_file;
@@ -160,9 +161,8 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
         is_socket: false,
         is_kept: true,
     });
-    let keys = config.pools.iter().filter_map(|pool| {
-        let path = pool.cookie.as_ref()?.made_keys()?;
-        let object = format!("pool \"{}\": cookie", pool.name);
+    let keys = own_cookies(config).filter_map(|(object, cookie)| {
+        let (path, object) = (cookie.made_keys()?, format!("{object}: cookie"));
         Some(WrittenFile { object, key: "keys", element: None, path, is_socket: false, is_kept: true })
     });
     let listeners = config.listeners.iter().flat_map(|listener| {

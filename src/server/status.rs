@@ -21,13 +21,14 @@ use crate::events::{self, Event, EventKind, EventRing};
 use crate::metrics;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
-    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, RequestTotals, RuntimeStatus, Status, StickTableStatus,
-    StoreStatus, TableFileStatus, WorkerStatus,
+    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, RequestTotals, RuntimeStatus, SplitPoolStatus,
+    SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
 use crate::plan::{ClientReport, Plan, Question};
 use crate::pool::{self, AdminState, Health, PoolTable};
 use crate::snapshot::{Listener, Snapshot};
+use crate::split::Split;
 use crate::store::{BreakerState, Store};
 
 /// How many of the most frequent keys are shown.
@@ -102,6 +103,7 @@ impl Control for Server {
             certificates: certificates(&snapshot),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
+            splits: snapshot.splits.iter().map(|split| split_status(split)).collect(),
             busy_pools_only: snapshot.config.process.metrics_pools == MetricsPools::Busy,
             stick_tables: Vec::new(),
             store: store_status(&self.store),
@@ -234,6 +236,15 @@ impl Server {
         let path = snapshot.config.process.stick_table_file.as_ref()?;
         Some(file_status(path, self.stick_table_file.report()))
     }
+}
+
+fn split_status(split: &Split) -> SplitStatus {
+    let pools = split.members().iter().enumerate().map(|(index, member)| SplitPoolStatus {
+        pool: member.name.to_string(),
+        weight: member.weight,
+        requests: split.counted(index).map(|(by, count)| (by.word().to_owned(), count)).into(),
+    });
+    SplitStatus { name: split.name().to_string(), pools: pools.collect() }
 }
 
 fn break_count((from, cause, count): (&str, BreakCause, u64)) -> BreakCount {

@@ -27,6 +27,14 @@ pub struct Follow {
     placed: RefCell<Vec<Placed>>,
     /// Held while the first request is placed.
     first: Mutex<()>,
+    splits: RefCell<Vec<FollowedSplit>>,
+}
+
+/// The pool that a split has given the requests so far.
+struct FollowedSplit {
+    split: Arc<str>,
+    /// `None`: two pools were named, so two clients share the connection.
+    pool: Option<Arc<str>>,
 }
 
 /// Where the first request without a cookie went.
@@ -103,6 +111,22 @@ impl Follow {
                 let (pool, backend) = (Arc::clone(pool.shared_name()), Arc::clone(backend));
                 placed.push(Placed { pool, backend, line: None });
             }
+        }
+    }
+
+    /// The pool to which a request goes that brings no valid cookie of this split; `None`: it is new.
+    pub fn pool_of_split(&self, split: &str) -> Option<Arc<str>> {
+        let splits = self.splits.borrow();
+        splits.iter().find(|known| *known.split == *split)?.pool.clone().filter(|_| !self.off.get())
+    }
+
+    /// Notes the pool that a split has given a request; `by_cookie`: the request named it.
+    pub fn note_split(&self, split: &Arc<str>, pool: &Arc<str>, by_cookie: bool) {
+        let mut splits = self.splits.borrow_mut();
+        match splits.iter_mut().find(|known| known.split == *split) {
+            None => splits.push(FollowedSplit { split: Arc::clone(split), pool: Some(Arc::clone(pool)) }),
+            Some(known) if known.pool.is_none() || known.pool.as_ref() == Some(pool) => {}
+            Some(known) => known.pool = (!by_cookie).then(|| Arc::clone(pool)),
         }
     }
 
@@ -195,6 +219,25 @@ mod tests {
         assert!(matches!(follow.turn(&pool, |_| true).await, Turn::Follows(1)));
         follow.note_placed(&pool, first, true);
         assert!(matches!(follow.turn(&pool, |_| true).await, Turn::Follows(0)));
+    }
+
+    #[test]
+    fn requests_without_a_cookie_of_a_split_follow_until_two_pools_are_named() {
+        let [split, stable, canary] = ["web", "stable", "canary"].map(Arc::<str>::from);
+        let follow = Follow::default();
+        assert_eq!(follow.pool_of_split("web"), None);
+        follow.note_split(&split, &canary, false);
+        follow.note_split(&split, &canary, true);
+        assert_eq!((follow.pool_of_split("web"), follow.pool_of_split("api")), (Some(canary.clone()), None));
+        // The first pool is gone, and another one was chosen.
+        follow.note_split(&split, &stable, false);
+        assert_eq!(follow.pool_of_split("web"), Some(stable));
+        follow.note_split(&split, &canary, true);
+        follow.note_split(&split, &canary, false);
+        assert_eq!(follow.pool_of_split("web"), None, "two clients share the connection");
+        let trusted = Follow::new(true);
+        trusted.note_split(&split, &canary, false);
+        assert_eq!(trusted.pool_of_split("web"), None);
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Loading {
             self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)
         };
         let client = &listener.client_certificate;
-        let takes = listener.pool.is_some() || listener.takes_requests_alone();
+        let takes = listener.pool.is_some() || listener.split.is_some() || listener.takes_requests_alone();
         let is_terminated = takes && listener.tls == Tls::Terminate;
         let own = listener.pool.as_deref();
         let default = is_terminated.then(|| server(&about, client, &names, own, listener.http2)).flatten();

@@ -35,8 +35,9 @@ const STEADY: [&str; 8] = [
     "tls-passthrough-sni",
 ];
 /// Examples that have a test of their own.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "behind-proxy",
+    "canary",
     "named-ranges",
     "round-robin",
     "server-first",
@@ -90,6 +91,24 @@ fn a_cookie_of_the_application_keeps_a_client() {
         fs::remove_file(example.site.path().join("cookies")).unwrap();
         assert_ne!(example.backend(command), first, "{command}");
     }
+}
+
+#[test]
+fn one_user_in_twenty_gets_the_new_version_and_keeps_it() {
+    if !has("one_user_in_twenty_gets_the_new_version_and_keeps_it", "curl") {
+        return;
+    }
+    let example = Example::start("canary");
+    let [one, others] = &example.commands[..] else { panic!("{:?}", example.commands) };
+    let version = |name: &str| name.starts_with("v2");
+    let first = example.backend(one);
+    for _ in 0..2 {
+        assert_eq!(version(&example.backend(one)), version(&first), "{one}");
+    }
+    // Of 20 users in a row one gets it, to within the step at either end.
+    let said = example.output(others);
+    let new = said.matches("backend v2a").count();
+    assert!(new <= 2 && said.matches("backend v").count() == 20, "{said}");
 }
 
 #[test]

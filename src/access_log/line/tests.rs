@@ -11,6 +11,7 @@ use crate::log_field::{InLines, LogField, ValueForm};
 use crate::outcome::{BreakCause, PickReason};
 use crate::random::Random;
 use crate::server_name::ServerName;
+use crate::split::ChosenBy;
 use crate::tls::TlsAlert;
 
 const NOW: u64 = 1_709_251_201_000_000;
@@ -52,6 +53,7 @@ fn full_request() -> RequestLine {
         session: Some(0x0011_2233_aabb_ccdd),
         status: Some(502),
         route: Some(3),
+        split: Some(("front".into(), ChosenBy::Weight)),
         pool: Some("web".into()),
         backend: Some("a".into()),
         reason: Some(PickReason::Cookie),

@@ -14,6 +14,7 @@ use crate::route::RouteTable;
 use crate::server::cookie_keys;
 use crate::server_name::NamePattern;
 use crate::snapshot::Rings;
+use crate::split::ListenerSplits;
 use crate::tls::Termination;
 
 /// Explains clients of one listener.
@@ -21,6 +22,7 @@ pub(super) struct Explainer<'a> {
     listener: &'a config::Listener,
     routes: RouteTable,
     pools: Vec<Pool>,
+    splits: ListenerSplits,
     /// Names of the backends that are down, by pool.
     down: Vec<Vec<String>>,
     traits: ClientTraits,
@@ -32,10 +34,14 @@ impl<'a> Explainer<'a> {
         let listener = find_listener(config, question.listener.as_deref()).map_err(CommandError::Usage)?;
         let index = |name: &str| config.pools.iter().position(|pool| pool.name == name).unwrap_or(usize::MAX);
         let with_cookies = !(question.traits.cookie.is_empty() && question.traits.header.is_empty());
+        let rings = rings(config, with_cookies)?;
+        let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));
+        let splits = rings.splits(config, index, &[], 1);
         Ok(Self {
             listener,
             routes: RouteTable::of(listener, index).knowing(listener, &certificate_names(listener, config)?),
-            pools: pools(config, with_cookies)?,
+            pools: config.pools.iter().map(pool).collect(),
+            splits: ListenerSplits::new(listener, &splits),
             down: find_down(config, &question.down).map_err(CommandError::Usage)?,
             traits: ClientTraits::read(&question.traits).map_err(CommandError::Usage)?,
         })
@@ -44,8 +50,8 @@ impl<'a> Explainer<'a> {
     /// Routes a client, written as `ADDR [SNI]`, and explains the pick of its pool.
     pub(super) fn explain(&self, client: &str) -> Result<ClientReport, CommandError> {
         let client = AskedClient::parse(client, &self.traits).map_err(CommandError::Usage)?;
-        let Self { listener: config, routes, pools, down, .. } = self;
-        let asked = AskedListener { config, routes, pools, down, live: false };
+        let Self { listener: config, routes, pools, splits, down, .. } = self;
+        let asked = AskedListener { config, routes, pools, splits, down, live: false };
         let at = AskedAt { now_ms: clock::now() / 1_000, unix_s: clock::unix_s() };
         Ok(asked.report(&client, &self.traits, at, None))
     }
@@ -67,14 +73,12 @@ fn unreadable(problems: Vec<FileProblem>) -> CommandError {
     CommandError::Usage(problems.join("; "))
 }
 
-/// Builds the pools. Files with cookie keys have to be readable only for clients with cookies.
-fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
+/// Reads the keys of cookies, which have to be readable only for clients with cookies.
+fn rings(config: &Config, with_cookies: bool) -> Result<Rings, CommandError> {
     let of_thread = config.clone();
-    let rings = match load::in_time(move || cookie_keys(&of_thread))? {
-        Ok(rings) => rings,
-        Err(problems) if with_cookies => return Err(unreadable(problems)),
-        Err(_) => Rings::default(),
-    };
-    let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));
-    Ok(config.pools.iter().map(pool).collect())
+    match load::in_time(move || cookie_keys(&of_thread))? {
+        Ok(rings) => Ok(rings),
+        Err(problems) if with_cookies => Err(unreadable(problems)),
+        Err(_) => Ok(Rings::default()),
+    }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::cli::table::{Table, note_of_cuts};
 use crate::cli::width::{COLUMNS, wrap};
-use crate::plan::{ClientReport, ExplainedCandidate, ExplainedEntry, Explanation};
+use crate::plan::{ClientReport, ExplainedCandidate, ExplainedEntry, Explanation, percent};
 
 /// Indent of lines that go on.
 const INDENT: usize = 4;
@@ -37,9 +37,21 @@ pub(super) fn of(report: &ClientReport) -> String {
         let _ = write!(head, " answers {answer}");
         return wrap(&head, COLUMNS, INDENT);
     }
+    if let Some(split) = &report.split {
+        let _ = write!(head, "{} split {}", if report.route.is_some() { "," } else { ":" }, split.name);
+        let shares = split.new_clients.iter().filter(|share| share.share > 0.0);
+        let shares: Vec<_> = shares.map(|share| format!("{} {}", share.pool, percent(share.share))).collect();
+        match &split.pool {
+            Some(_) => head += ", by the cookie of the split",
+            None => {
+                let _ = write!(head, ", a new client: gets a pool by weight: {}", shares.join(", "));
+                return wrap(&head, COLUMNS, INDENT);
+            }
+        }
+    }
     match (&report.explanation, report.refused.as_deref()) {
         (Some(explanation), _) => {
-            let sign = if report.route.is_some() { "," } else { ":" };
+            let sign = if report.route.is_some() || report.split.is_some() { "," } else { ":" };
             let _ = write!(head, "{sign} pool {}, {}", explanation.pool, explanation.balance);
             wrap(&head, COLUMNS, INDENT) + &of_pool(explanation)
         }
@@ -193,6 +205,7 @@ mod tests {
             sni: Some("www.example.org".into()),
             route: None,
             answer: None,
+            split: None,
             cookie: None,
             store: None,
             refused: None,

@@ -35,6 +35,7 @@ fn of(plan: &Plan) -> String {
         lines.push("nothing changes".to_owned());
     }
     lines.extend(plan.routes.iter().map(ToString::to_string));
+    lines.extend(plan.splits.iter().map(ToString::to_string));
     lines.extend(plan.changes.iter().cloned());
     lines.extend(plan.warnings.iter().map(|line| format!("warning: {line}")));
     let paragraphs: String = plan.pools.iter().map(paragraph).collect();
@@ -228,6 +229,7 @@ mod tests {
         Plan {
             changes: vec!["backend \"web/web2\" removed".into()],
             routes: Vec::new(),
+            splits: Vec::new(),
             warnings: Vec::new(),
             pools: vec![pool],
             headline: Some(headline),

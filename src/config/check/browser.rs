@@ -10,11 +10,12 @@ use super::Bad;
 use super::cookie::needs_secure;
 use super::listener::{ParsedListener as Listener, PoolUse};
 use super::pool::ParsedPool as Pool;
+use super::split::ParsedSplit;
 use crate::config::{Cookie, CookieMode, Fallback, InsertRules, Route, SameSite, Secure, Tls};
 use crate::server_name::NamePattern;
 
 /// Checks the own cookie of every pool.
-pub(super) fn check(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
+pub(super) fn check(listeners: &[Listener<'_>], pools: &[Pool<'_>], splits: &[ParsedSplit<'_>]) {
     for pool in pools {
         let Some((cookie, insert)) = own_cookie(pool) else { continue };
         let of_pool = |use_: &PoolUse<'_>| use_.pool == pool.config.name && use_.tls != Tls::Passthrough;
@@ -25,6 +26,22 @@ pub(super) fn check(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
             .collect();
         if insert.secure == Secure::Auto {
             clients_have_tls(&cookie.name, insert, &uses);
+        }
+        domain_is_of_the_names(insert, uses.iter().map(|(_, use_)| use_));
+    }
+    for split in splits {
+        let CookieMode::Insert(insert) = &split.config.cookie.mode else { continue };
+        let Some(first) = split.config.to.first() else { continue };
+        let of_split = |use_: &PoolUse<'_>| use_.split == Some(split.config.name.as_str()) && use_.pool == first.pool;
+        // One use for each place that names the split, under its name.
+        let uses: Vec<_> = listeners
+            .iter()
+            .flat_map(|listener| listener.pool_uses().map(move |use_| (listener, use_)))
+            .filter(|(_, use_)| of_split(use_) && use_.tls != Tls::Passthrough)
+            .map(|(listener, use_)| (listener, PoolUse { pool: &split.config.name, ..use_ }))
+            .collect();
+        if insert.secure == Secure::Auto {
+            clients_have_tls(&split.config.cookie.name, insert, &uses);
         }
         domain_is_of_the_names(insert, uses.iter().map(|(_, use_)| use_));
     }
@@ -79,8 +96,9 @@ fn domain_is_of_the_names<'u>(insert: &InsertRules, uses: impl Iterator<Item = &
         };
         if let Some(pattern) = use_.hosts.iter().find(is_outside) {
             let key = if use_.requests { "host" } else { "sni" };
+            let what = if use_.split.is_some() { "split" } else { "pool" };
             let why = format!(
-                "{key} \"{pattern}\" is not in the domain \"{domain}\" of the cookie of pool \"{}\"",
+                "{key} \"{pattern}\" is not in the domain \"{domain}\" of the cookie of {what} \"{}\"",
                 use_.pool
             );
             use_.section.warn(key, Bad::new(format!("{why}: browsers refuse the cookie there")));
@@ -159,13 +177,15 @@ fn pools_of_host<'l>(listener: &'l Listener<'_>, host: &str) -> Vec<&'l str> {
         .collect();
     routes.sort_by_key(|(precision, is_conditional, _)| std::cmp::Reverse((*precision, *is_conditional)));
     let certain = routes.iter().position(|(_, is_conditional, _)| !is_conditional);
-    let named = routes[..certain.map_or(routes.len(), |at| at + 1)].iter().filter_map(|(.., route)| route.pool());
-    let default = config.pool.as_deref().filter(|_| certain.is_none());
+    let reached = &routes[..certain.map_or(routes.len(), |at| at + 1)];
+    let named = reached.iter().flat_map(|(.., route)| listener.led_to(route.pool(), route.split()));
+    let default = listener.led_to(config.pool.as_deref(), config.split.as_deref()).filter(|_| certain.is_none());
+    let named = named.chain(default).map(|(_, pool, _)| pool);
     let not_tls = match &config.not_tls {
         Fallback::Pool(pool) => Some(pool.as_str()),
         Fallback::Refuse => None,
     };
-    named.chain(default).chain(not_tls).collect()
+    named.chain(not_tls).collect()
 }
 
 /// Length of the longest name of the route that matches the host; `None`: no name does. A route without names matches

@@ -76,6 +76,14 @@ pub(super) fn cookie(pool: &Section<'_>, sticks_as: &str, balance: Option<Balanc
     Some(cookie)
 }
 
+/// Reads `[split.cookie]` of a split of this name; without it, everything has its default.
+pub(super) fn of_split(split: &Section<'_>, name: &str) -> Cookie {
+    let section = split.child("cookie", &keys::SPLIT_COOKIE);
+    let own = |value: &DeValue<'_>| value::cookie_name(value::text(value)?).map(str::to_owned);
+    let name = section.read("name", own).unwrap_or_else(|| own_name(name));
+    Cookie { name, mode: CookieMode::Insert(insert(&section, true)) }
+}
+
 /// Reports a cookie of the pool's key that is the pool's own cookie, or its twin.
 fn not_in_key(section: &Section<'_>, cookie: &Cookie, key: &[KeyPart]) {
     for name in cookie.names_in_browsers() {

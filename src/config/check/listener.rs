@@ -3,12 +3,14 @@
 //! Whether the pools that it names exist is checked in `whole.rs`. Invariant: a listener without errors has an address
 //! to bind and a pool or route; keys about TLS appear only on a listener that looks at TLS.
 
+use std::rc::Rc;
+
 use super::{Bad, request_limits, route, tie, timeouts, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
 use crate::config::value::{self, Resolve, ValueResult};
-use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
+use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Split, Tls, Untrusted, keys};
 use crate::server_name::NamePattern;
 
 /// Words of the key `unknown_names`: whether such clients are refused.
@@ -22,6 +24,8 @@ pub(super) struct ParsedListener<'d> {
     pub(super) routes: Vec<Section<'d>>,
     /// Byte offsets of the addresses, in the order of `config.bind`; one value may stand for two addresses.
     pub(super) binds: Vec<usize>,
+    /// Every split of the file.
+    splits: Rc<[Split]>,
 }
 
 /// One place where a listener names a pool.
@@ -30,6 +34,8 @@ pub(super) struct PoolUse<'w> {
     pub(super) section: &'w Section<'w>,
     pub(super) key: &'static str,
     pub(super) pool: &'w str,
+    /// Name of the split by which the listener names it; `None`: it names the pool itself.
+    pub(super) split: Option<&'w str>,
     /// TLS mode of connections that reach the pool this way.
     pub(super) tls: Tls,
     /// True for `silent`: only clients that wait for the server to send first.
@@ -48,29 +54,28 @@ impl ParsedListener<'_> {
     /// Every place where the listener or one of its routes names a pool.
     pub(super) fn pool_uses(&self) -> impl Iterator<Item = PoolUse<'_>> {
         let config = &self.config;
-        let own = [
-            ("pool", config.pool.as_deref(), config.tls),
-            ("not_tls", fallback_pool(&config.not_tls), Tls::Off),
-            ("silent", fallback_pool(&config.silent), Tls::Off),
-        ];
-        let own = own.into_iter().filter_map(|(key, pool, tls)| {
-            pool.map(|pool| PoolUse {
-                section: &self.section,
+        let fallbacks = [("not_tls", fallback_pool(&config.not_tls)), ("silent", fallback_pool(&config.silent))];
+        let fallbacks = fallbacks.into_iter().filter_map(|(key, pool)| Some((key, pool?, None, Tls::Off)));
+        let default = self.led_to(config.pool.as_deref(), config.split.as_deref());
+        let own = default.map(|(key, pool, split)| (key, pool, split, config.tls)).chain(fallbacks);
+        let own = own.map(|(key, pool, split, tls)| PoolUse {
+            section: &self.section,
+            key,
+            pool,
+            split,
+            tls,
+            silent: key == "silent",
+            requests: false,
+            http2: config.http2,
+            alpn: &[],
+            hosts: &[],
+        });
+        let routes = self.routes.iter().zip(&config.routes).flat_map(|(section, route)| {
+            self.led_to(route.pool(), route.split()).map(move |(key, pool, split)| PoolUse {
+                section,
                 key,
                 pool,
-                tls,
-                silent: key == "silent",
-                requests: false,
-                http2: config.http2,
-                alpn: &[],
-                hosts: &[],
-            })
-        });
-        let routes = self.routes.iter().zip(&config.routes).filter_map(|(section, route)| {
-            Some(PoolUse {
-                section,
-                key: "pool",
-                pool: route.pool()?,
+                split,
                 tls: route.tls,
                 silent: false,
                 requests: route.is_of_requests(),
@@ -80,6 +85,26 @@ impl ParsedListener<'_> {
             })
         });
         own.chain(routes).filter(|use_| !use_.pool.is_empty())
+    }
+
+    /// Key, pool and split of every pool that a default or a route leads to, by itself or as one of a split.
+    pub(super) fn led_to<'w>(
+        &'w self,
+        pool: Option<&'w str>,
+        split: Option<&'w str>,
+    ) -> impl Iterator<Item = (&'static str, &'w str, Option<&'w str>)> {
+        let of_name = |name: &'w str| self.splits.iter().filter(move |split| split.name == name);
+        let of_split =
+            move |name: &'w str| of_name(name).flat_map(Split::pools).map(move |pool| ("split", pool, Some(name)));
+        pool.map(|pool| ("pool", pool, None)).into_iter().chain(split.into_iter().flat_map(of_split))
+    }
+
+    /// Section, key and name of every split that the listener names.
+    pub(super) fn splits_named(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
+        let own = self.config.split.as_deref().map(|split| (&self.section, "split", split));
+        let routes = self.routes.iter().zip(&self.config.routes);
+        let routes = routes.filter_map(|(section, route)| Some((section, "split", route.split()?)));
+        own.into_iter().chain(routes).filter(|(.., name)| !name.is_empty())
     }
 
     /// Section, key and name of every pool that the listener names.
@@ -94,7 +119,7 @@ impl ParsedListener<'_> {
 }
 
 /// Reads a `[[listener]]` with its routes and certificates.
-pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedListener<'d> {
+pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>, splits: &Rc<[Split]>) -> ParsedListener<'d> {
     let name = section.required("name", value::name).unwrap_or_default();
     let sections = section.children("route", &keys::ROUTE);
     has_bind_and_pool(&section, &sections);
@@ -140,6 +165,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         forwarded: section.read("forwarded", forwarded).unwrap_or(Forwarded::Replace),
         request_id: section.read("request_id", value::unless("off", value::id_header)).unwrap_or(None),
         pool: section.read("pool", value::name),
+        split: section.read("split", value::name),
         max_connections: section
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
             .unwrap_or(None),
@@ -161,10 +187,19 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
     if !config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
+    requests_can_be_split(&section, &config);
     silent_clients_may_wait(&section, &config);
     names_may_be_unknown(&section, &config);
     tie::check(&config.routes, &sections);
-    ParsedListener { config, section, routes: sections, binds }
+    ParsedListener { config, section, routes: sections, binds, splits: Rc::clone(splits) }
+}
+
+/// Reports a split where no request can be read.
+fn requests_can_be_split(section: &Section<'_>, config: &Listener) {
+    if config.tls == Tls::Passthrough && config.split.is_some() {
+        let bad = Bad::new("split places requests, and those inside passthrough TLS cannot be read");
+        section.error("split", bad.hint("write tls = \"terminate\" here"));
+    }
 }
 
 /// Reads a time of `defer_accept`, which the kernel counts in seconds.
@@ -219,7 +254,10 @@ fn has_bind_and_pool(section: &Section<'_>, routes: &[Section<'_>]) {
     } else if section.count("bind") == 0 {
         section.error("bind", Bad::new("bind is empty"));
     }
-    if !section.has("pool") && routes.is_empty() {
+    if section.has("pool") && section.has("split") {
+        section.error("split", Bad::new("split is another goal than pool: a listener has one default"));
+    }
+    if !section.has("pool") && !section.has("split") && routes.is_empty() {
         section.missing("has neither a pool nor a route: every connection would be closed");
     }
 }

@@ -46,6 +46,10 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
 }
 
 fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
+    if use_.split.is_some() {
+        // Reported with the split, or where the listener names it.
+        return;
+    }
     let (key, name, http) = (use_.key, use_.pool, pool.http.word());
     if use_.silent && pool.http.is_read() {
         let why = format!("{key} \"{name}\" has http = {http}: its backends also wait for the client to send first");
@@ -90,7 +94,7 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
 /// Reports routes about requests of a listener on which no connection is read as HTTP.
 fn requests_come(listener: &Listener<'_>, is_http: impl Fn(&PoolUse<'_>) -> bool) {
     let config = &listener.config;
-    let answers = config.routes.iter().any(|route| !route.is_of_requests() && route.pool().is_none());
+    let answers = config.routes.iter().any(|route| !route.is_of_requests() && route.answers());
     let comes = |use_: PoolUse<'_>| !use_.requests && is_http(&use_);
     if answers || config.takes_requests_alone() || listener.pool_uses().any(comes) {
         return;

@@ -1,4 +1,4 @@
-//! Reads one `[[listener.route]]`: its conditions, and the pool or the answer that it leads to.
+//! Reads one `[[listener.route]]`: its conditions, and the pool, the split or the answer that it leads to.
 //!
 //! Which of two routes is more precise is for `tie.rs`, whether requests can come to one for `reach.rs`. Invariant: a
 //! route without errors has a condition and one goal; only a route about connections has keys about TLS.
@@ -15,7 +15,7 @@ const OF_CONNECTIONS: [&str; 3] = ["sni", "alpn", "source"];
 /// Keys of conditions on requests.
 const OF_REQUESTS: [&str; 4] = ["host", "path", "method", "header"];
 /// Keys by which a route may lead somewhere.
-const GOALS: [&str; 3] = ["pool", "redirect", "respond"];
+const GOALS: [&str; 4] = ["pool", "split", "redirect", "respond"];
 /// Statuses of answers without content (RFC 9110 §15.3.5, §15.3.6 and §15.4.5).
 const WITHOUT_CONTENT: [u16; 3] = [204, 205, 304];
 
@@ -59,8 +59,12 @@ pub(super) fn route(section: &Section<'_>, listener: Tls, http2: bool) -> Route 
         section.warn("redirect", bad.hint("a listener with tls = \"off\" sends clients to HTTPS"));
     }
     if tls == Tls::Passthrough && of_requests.is_none() && !matches!(goal, RouteGoal::Pool(_)) {
-        let key = if section.has("redirect") { "redirect" } else { "respond" };
-        let bad = Bad::new(format!("{key} answers requests, and those inside passthrough TLS cannot be read"));
+        let (key, does) = match goal {
+            RouteGoal::Split(_) => ("split", "places"),
+            RouteGoal::Redirect(_) => ("redirect", "answers"),
+            _ => ("respond", "answers"),
+        };
+        let bad = Bad::new(format!("{key} {does} requests, and those inside passthrough TLS cannot be read"));
         section.error(key, bad.hint("write tls = \"terminate\" here"));
     }
     Route {
@@ -97,15 +101,15 @@ fn goal(section: &Section<'_>) -> RouteGoal {
     if let (Some(first), Some(second)) = (written.next(), written.next()) {
         section.error(second, Bad::new(format!("{second} is another goal than {first}: a route has one")));
     }
-    let pool = section.read("pool", value::name);
-    match (section.has("pool"), section.has("redirect"), section.has("respond")) {
-        (false, true, _) => RouteGoal::Redirect(redirect(section)),
-        (false, false, true) => RouteGoal::Respond(respond(section)),
-        (has_pool, ..) => {
-            if !has_pool {
+    match GOALS.into_iter().find(|key| section.has(key)) {
+        Some("split") => RouteGoal::Split(section.read("split", value::name).unwrap_or_default()),
+        Some("redirect") => RouteGoal::Redirect(redirect(section)),
+        Some("respond") => RouteGoal::Respond(respond(section)),
+        goal => {
+            if goal.is_none() {
                 section.missing("has no pool");
             }
-            RouteGoal::Pool(pool.unwrap_or_default())
+            RouteGoal::Pool(section.read("pool", value::name).unwrap_or_default())
         }
     }
 }

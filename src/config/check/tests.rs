@@ -19,6 +19,7 @@ mod http2;
 mod request_limits;
 mod routes;
 mod shorthands;
+mod splits;
 mod timeouts;
 mod unknown_names;
 
@@ -74,7 +75,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 64);
+    assert_eq!(broken.len(), 65);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
@@ -169,6 +170,7 @@ fn every_known_key_is_read_and_its_type_checked() {
                 ["listener", "route", _] => "[[listener]]\n[[listener.route]]\n",
                 ["listener", _] => "[[listener]]\n",
                 ["pool", _] => "[[pool]]\n",
+                ["split", _] => "[[split]]\n",
                 _ => "",
             };
             let text = format!("{above}{}\n{key} = 1979-05-27\n", keys.table);

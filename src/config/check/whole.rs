@@ -47,15 +47,22 @@ fn reaching<'l>(listeners: &'l [Listener<'_>]) -> HashMap<&'l str, Vec<&'l Liste
 
 fn named_pools_exist(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     let names: HashSet<&str> = pools.iter().map(|pool| pool.config.name.as_str()).collect();
-    for (section, key, name) in listeners.iter().flat_map(Listener::pools) {
-        if !names.contains(name) {
-            let hint = match keys::nearest(name, names.iter().copied()) {
-                Some(near) => Some(format!("did you mean \"{near}\"?")),
-                None => listed(pools.iter().map(|pool| pool.config.name.as_str())),
-            };
-            section.error(key, Bad { hint, ..Bad::new(format!("{key} \"{name}\" is not the name of a pool")) });
+    // Pools of splits are reported where the split names them.
+    for use_ in listeners.iter().flat_map(Listener::pool_uses).filter(|use_| use_.split.is_none()) {
+        if !names.contains(use_.pool) {
+            use_.section.error(use_.key, no_such_pool(use_.key, use_.pool, pools));
         }
     }
+}
+
+/// The error about a name that no pool has, with the nearest names.
+pub(super) fn no_such_pool(key: &str, name: &str, pools: &[Pool<'_>]) -> Bad {
+    let names = || pools.iter().map(|pool| pool.config.name.as_str());
+    let hint = match keys::nearest(name, names()) {
+        Some(near) => Some(format!("did you mean \"{near}\"?")),
+        None => listed(names()),
+    };
+    Bad { hint, ..Bad::new(format!("{key} \"{name}\" is not the name of a pool")) }
 }
 
 /// The hint with the pools that there are; none if a list would be long or empty.
@@ -118,8 +125,9 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
 /// True if clients that reach the pool by this listener may have shown a certificate, here or to a proxy in front.
 fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
     let config = &listener.config;
-    let own = config.client_certificate.is_some() && config.pool.as_deref() == Some(pool);
-    let asks = |route: &Route| route.client_certificate.is_some() && route.pool() == Some(pool);
+    let leads = |to: Option<&str>, split: Option<&str>| listener.led_to(to, split).any(|(_, name, _)| name == pool);
+    let own = config.client_certificate.is_some() && leads(config.pool.as_deref(), config.split.as_deref());
+    let asks = |route: &Route| route.client_certificate.is_some() && leads(route.pool(), route.split());
     config.proxy.is_some() || own || config.routes.iter().any(asks)
 }
 

@@ -108,6 +108,10 @@ fn is_same(change: &KeyChange, old: &Config, new: &Config, pools: &(PoolsByName<
             let both = listener(old).zip(listener(new));
             both.is_some_and(|(before, after)| old.listeners[before] == new.listeners[after])
         }
+        "split" => {
+            let split = |config: &Config| config.splits.iter().find(|split| split.name == name).cloned();
+            split(old).is_some() && split(old) == split(new)
+        }
         "limits" => old.limits == new.limits,
         "tls" => old.tls == new.tls,
         "store" => old.store == new.store,
@@ -163,7 +167,7 @@ struct Comparison(Vec<KeyChange>);
 impl Comparison {
     fn tables(&mut self, place: &Place, old: &Table, new: &Table) {
         let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect::<BTreeSet<_>>().into_iter().collect();
-        keys.sort_by_key(|key| matches!(&***key, "listener" | "pool"));
+        keys.sort_by_key(|key| matches!(&***key, "listener" | "pool" | "split"));
         for key in keys {
             if old.get(key) != new.get(key) {
                 self.values(place, key, old.get(key), new.get(key));

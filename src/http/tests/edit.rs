@@ -16,6 +16,7 @@ const PLAIN: RequestEdit<'_> = RequestEdit {
     port: None,
     secure: true,
     cookie: CookieEdit::Keep,
+    split_cookie: None,
     close: false,
     trailers: false,
     set: &[],
@@ -340,6 +341,23 @@ fn a_cookie_is_taken_out_and_nothing_else_is_touched() {
 }
 
 #[test]
+fn the_cookie_of_a_split_is_taken_out_beside_every_treatment_of_another_one() {
+    let names = CookieNames::one(b"S");
+    let split_cookie = Some(CookieNames { name: b"W", twin: Some(b"WCORS") });
+    for (cookie, after) in [
+        (CookieEdit::Keep, "Cookie: S=b~1; a=b\r\n"),
+        (CookieEdit::Remove(names), "Cookie: a=b\r\n"),
+        (CookieEdit::Replace { names, value: b"in" }, "Cookie: a=b\r\nCookie: S=in\r\n"),
+        (CookieEdit::CutPrefix { name: b"S", separator: b'~' }, "Cookie: S=1; a=b\r\n"),
+    ] {
+        let edit = RequestEdit { cookie, split_cookie, ..PLAIN };
+        assert_eq!(lines("Cookie: S=b~1; W=1; a=b; WCORS=1\r\n", &edit), after, "{cookie:?}");
+    }
+    let alone = RequestEdit { split_cookie, ..PLAIN };
+    assert_eq!(lines("Cookie: W=1\r\n", &alone), "");
+}
+
+#[test]
 fn a_cookie_is_replaced_wherever_it_stood() {
     let replace = RequestEdit { cookie: CookieEdit::Replace { names: CookieNames::one(b"S"), value: b"in" }, ..PLAIN };
     for (before, after) in [
@@ -539,6 +557,7 @@ fn some_edit() -> impl Strategy<Value = RequestEdit<'static>> {
             port: Some(8443),
             secure,
             cookie,
+            split_cookie: None,
             close,
             trailers: close,
             set: &[("X-Id", Some("a\nb"))],

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::bound::{Bound, Steering, overlap};
 use super::{BindPlan, ListenSockets, Wanted};
-use crate::config::{Bind, Config, KeyPart, Listener, Route};
+use crate::config::{Bind, Config, KeyPart, Listener};
 use crate::server::own_files;
 use crate::socket;
 
@@ -108,8 +108,7 @@ fn adopt_passed(name: &str, socket: &OwnedFd, wanted: &Wanted<'_>) -> Result<Bou
 }
 
 fn keyed_by_source(config: &Config, listener: &Listener) -> bool {
-    let names = listener.routes.iter().filter_map(Route::pool).chain(listener.pool.as_deref());
     let pools = config.pools_by_name();
-    let mut named = names.filter_map(|name| pools.get(name));
+    let mut named = listener.pools(&config.splits).filter_map(|name| pools.get(name));
     listener.proxy.is_none() && named.any(|pool| pool.key.contains(&KeyPart::Source))
 }

@@ -26,7 +26,8 @@ pub struct KeptPlaces {
 impl KeptPlaces {
     /// The places of a configuration in force.
     pub(in crate::server) fn of(config: &Config) -> Self {
-        let mut cookies = config.pools.iter().filter_map(|pool| pool.cookie.as_ref());
+        let of_splits = config.splits.iter().map(|split| &split.cookie);
+        let mut cookies = config.pools.iter().filter_map(|pool| pool.cookie.as_ref()).chain(of_splits);
         let cookie_keys = cookies.find_map(|cookie| match &cookie.mode {
             CookieMode::Insert(insert) => Some(insert.keys.clone()),
             _ => None,

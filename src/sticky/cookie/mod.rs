@@ -165,6 +165,16 @@ impl CookieVerdict {
         }
     }
 
+    /// The date under which a client gets a cookie for this backend now: that of its placement, if it is known there;
+    /// `None`: its cookie is good, and another one is not wanted.
+    pub fn issue_date(verdict: Option<Self>, backend: usize, now: u64, is_wanted: bool) -> Option<u64> {
+        match verdict {
+            Some(Self::Fresh { backend: named, issued }) if named == backend => is_wanted.then_some(issued),
+            Some(Self::Due { backend: named, issued }) if named == backend => Some(issued),
+            _ => Some(now),
+        }
+    }
+
     /// The words of all verdicts, by [`number`](Self::number).
     pub const WORDS: [&'static str; 8] =
         ["fresh", "due", "expired", "forged", "other_pool", "former_pool", "removed", "unknown"];

@@ -1,5 +1,5 @@
-//! [`HttpConnection`]: requests, one after another on one client connection: head → route → cookie → pick → connect or
-//! reuse → send → the next head; or an answer of the route.
+//! [`HttpConnection`]: requests, one after another on one client connection: head → route → split → cookie → pick →
+//! connect or reuse → send → the next head; or an answer of the route.
 //!
 //! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
 //! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
@@ -19,6 +19,7 @@ mod reach;
 mod request_cookie;
 mod request_count;
 mod request_log;
+mod request_split;
 mod rules;
 mod shared;
 mod shared_cookie;
@@ -42,6 +43,7 @@ use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::reach::Reached;
 use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
+use self::request_split::RequestSplit;
 use self::upstreams::UpstreamConnection;
 use super::Routed;
 use super::buffer::Buffer;
@@ -206,10 +208,12 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         self.conversation.context.counters().requests.add(1);
         let request = head.request(self.client.bytes());
         let mut log = RequestLog::of(&request, self.begin_line());
-        let routed = match self.shared.route(self.conversation, &request) {
+        let mut routed = match self.shared.route(self.conversation, &request) {
             Ok(routed) => routed,
             Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
         };
+        let split = RequestSplit::choose(&mut routed, &request, &self.shared, &self.conversation.context);
+        log.split = split.as_ref().map(|split| (Arc::clone(split.split.name()), split.choice.by));
         log.route = routed.target.route;
         log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);
         log.counted_at = Some(routed.clone());
@@ -218,7 +222,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             return self.reply_locally(&mut log, RequestFailure::too_many(wait_s)).await;
         }
         let Some(pool) = routed.pool() else { return Box::pin(self.answer(head, &routed, &mut log)).await };
-        match self.forward(head, (&routed, pool), response, &mut log).await {
+        match self.forward(head, (&routed, pool, split), response, &mut log).await {
             Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
                 self.serve_switched(&mut log, upstream, exchanged).await
             }
@@ -231,7 +235,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
     async fn forward(
         &mut self,
         head: &RequestReader,
-        (routed, pool): (&Routed, &Arc<Pool>),
+        (routed, pool, split): (&Routed, &Arc<Pool>, Option<RequestSplit>),
         response: &mut ResponseReader,
         log: &mut RequestLog,
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
@@ -250,6 +254,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         }
 
         let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
+        cookie.split = split;
         let values = values_of_key(pool, &request, secured.subject.as_deref());
         let facts = Facts { values: &values, ..conversation.client_info.facts() };
         self.look_up(&mut cookie, &facts).await;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::header_rules::{self, RequestFacts, SetHeaders};
 use super::history;
+use super::request_split::RequestSplit;
 use crate::clock;
 use crate::config::{self, Carrier, Forwarded, PoolHttp};
 use crate::connection::ClientInfo;
@@ -54,6 +55,8 @@ pub struct RequestCookie<'p> {
     pub(super) store_gone: Option<Arc<str>>,
     /// Time of the request in seconds since 1970; 0 where the pool has no cookie.
     pub(super) now: u64,
+    /// The split that has chosen the pool; `None`: the route names it.
+    pub(super) split: Option<RequestSplit>,
 }
 
 impl<'p> RequestCookie<'p> {
@@ -73,6 +76,7 @@ impl<'p> RequestCookie<'p> {
             store_left: None,
             store_gone: None,
             now,
+            split: None,
         }
     }
 
@@ -142,11 +146,7 @@ impl<'p> RequestCookie<'p> {
         let Some(Mode::Insert(insert)) = self.rule.map(CookieRule::mode) else { return None };
         let inner = self.inner_after(response.fields);
         let is_wanted = response.switches() || inner.as_deref() != self.inner.as_deref();
-        let issued = match self.verdict {
-            Some(CookieVerdict::Fresh { backend: named, issued }) if named == backend => is_wanted.then_some(issued)?,
-            Some(CookieVerdict::Due { backend: named, issued }) if named == backend => issued,
-            _ => self.now,
-        };
+        let issued = CookieVerdict::issue_date(self.verdict, backend, self.now, is_wanted)?;
         let write = || {
             let mut line = Vec::new();
             let issue = Issue { backend, issued, inner: inner.as_deref() };
@@ -275,6 +275,7 @@ pub fn write_request(
         port: port(client_info, listener),
         secure: secured.tls,
         cookie: cookie.edit(),
+        split_cookie: cookie.split.as_ref().and_then(RequestSplit::cookie_names),
         close: !facts.request.persists(),
         trailers: cookie.pool.config().http == PoolHttp::Http2,
         set: if is_own_alone { &own } else { &all },
@@ -367,8 +368,11 @@ impl ResponseWriter<'_> {
         let own = self.cookie.own_cookie(self.backend, response, self.tls, self.follow, context);
         own.iter().for_each(|line| history::note_new_cookie(self.conversation, line));
         let twin = own.as_ref().and_then(|line| self.cookie.twin_of(line, self.tls));
-        let set_cookies = [&own, &twin].into_iter().flatten().map(|line| ("Set-Cookie", line.as_str()));
-        let lines: Vec<(&str, &str)> = set_cookies.chain(own.as_ref().map(|_| ("Cache-Control", "private"))).collect();
+        let split = self.cookie.split.as_ref();
+        let of_split = split.map(|split| split.set_cookies(response.switches(), self.tls, context)).unwrap_or_default();
+        let set_cookies = of_split.iter().chain([&own, &twin]).flatten().map(|line| ("Set-Cookie", line.as_str()));
+        let private = of_split[0].iter().chain(&own).take(1).map(|_| ("Cache-Control", "private"));
+        let lines: Vec<(&str, &str)> = set_cookies.chain(private).collect();
         write_response(out, response, &self.request, &self.edit(response.fields, close, &lines, &self.set.fields()));
         store_wait
     }
@@ -384,11 +388,12 @@ impl ResponseWriter<'_> {
         let rule = self.cookie.rule;
         let cookie_prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
         let drop_cookie = self.cookie.own_names();
-        if let Some(names) = drop_cookie {
+        let drop_split = self.cookie.split.as_ref().and_then(RequestSplit::cookie_names);
+        for names in [drop_cookie, drop_split].into_iter().flatten() {
             let lines = fields.all(KnownField::SetCookie).filter(|line| names.set_by(line));
             self.cookie.pool.count_dropped_cookies(lines.count());
         }
         let remove = &self.cookie.pool.config().response_headers.remove;
-        ResponseEdit { close, add, cookie_prefix, drop_cookie, set, remove }
+        ResponseEdit { close, add, cookie_prefix, drop_cookie, drop_split, set, remove }
     }
 }

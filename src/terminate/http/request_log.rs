@@ -18,6 +18,7 @@ use crate::http::{Method, Refused, Version};
 use crate::log_field::{LogField, LogFields};
 use crate::outcome::Ended;
 use crate::remote_text::text_of;
+use crate::split::ChosenBy;
 use crate::terminate::Routed;
 use crate::terminate::byte_stream::ClientStream;
 
@@ -36,6 +37,8 @@ pub(super) struct RequestLog {
     pub has_body: bool,
     /// Index of the route; `None`: none decided, or not yet.
     pub route: Option<usize>,
+    /// The split of the route, and what has chosen the pool there; `None`: the route leads to no split.
+    pub split: Option<(Arc<str>, ChosenBy)>,
     /// The request has a pool.
     pub routed: bool,
     /// A backend was picked for the request.
@@ -114,6 +117,7 @@ impl RequestLog {
             meta,
             has_body: false,
             route: None,
+            split: None,
             routed: false,
             picked: false,
             given_id: None,
@@ -194,6 +198,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             session: begin.session,
             status,
             route: log.route.map(|route| route as u64 + 1),
+            split: log.split.take(),
             pool: routed.and_then(|state| state.pool()),
             backend: picked.and_then(|state| state.backend_name()),
             reason: picked.and_then(|state| state.reason()),

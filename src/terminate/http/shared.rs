@@ -12,6 +12,8 @@ use crate::access_log::LastSession;
 use crate::config::Tls;
 use crate::http::head::Request;
 use crate::pool::{Backend, Pool};
+use crate::split::{ChosenBy, Split, SplitChoice};
+use crate::sticky::cookie::CookieVerdict;
 use crate::terminate::Routed;
 use crate::terminate::conversation::Conversation;
 use crate::terminate::follow::Follow;
@@ -85,6 +87,23 @@ impl<'a> Shared<'a> {
         }
         let is_cookie = cookie.pool.cookie().is_some_and(|rule| rule.header().is_none());
         (is_cookie && brought.is_none()).then_some(follow)
+    }
+
+    /// Chooses the pool of a request by its split; without a valid cookie it follows the others of its connection.
+    pub fn choose(
+        &self,
+        split: &Split,
+        verdict: Option<CookieVerdict>,
+        takes_new: impl Fn(usize) -> bool,
+    ) -> SplitChoice {
+        let follow = self.follow.as_deref();
+        let followed = follow.and_then(|follow| split.index_of(&*follow.pool_of_split(split.name())?));
+        let choice = split.choose(verdict, followed, takes_new);
+        let pool = split.members().get(choice.member);
+        if let Some((follow, pool)) = follow.zip(pool) {
+            follow.note_split(split.name(), &pool.name, choice.by == ChosenBy::Cookie);
+        }
+        choice
     }
 
     /// Notes where a request has its place; `follows`: it has brought no cookie.

@@ -6,6 +6,7 @@ mod answers;
 mod pages;
 mod reference;
 mod requests;
+mod split;
 
 use std::net::SocketAddr;
 use std::process::Command;
