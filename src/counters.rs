@@ -122,12 +122,29 @@ pub struct PoolCounters {
     pub responses: StatusCounters,
     /// Requests that sessile replied to itself, or that got no response, by class.
     pub local_replies: StatusCounters,
+    /// Time that each client waited for a place at a full backend and got one.
+    pub queue_wait: Histogram,
+    /// Clients that did not get a place in time.
+    pub queue_timeouts: Counter,
+    /// Clients that found the line for a place full.
+    pub queue_refusals: Counter,
     /// Requests that were sent over a backend connection of an earlier request.
     pub reused: Counter,
     /// Time of each request with a whole response, from the first byte of its head to the last byte of the response.
     pub duration: Histogram,
     /// The part of that time until the first byte of the response came from the backend.
     pub first_byte: Histogram,
+}
+
+impl PoolCounters {
+    /// Counts a client that leaves a line, or finds it full, by its ending.
+    pub fn count_unqueued(&self, ended: Ended) {
+        match ended {
+            Ended::QueueTimeout => self.queue_timeouts.add(1),
+            Ended::QueueFull => self.queue_refusals.add(1),
+            _ => {}
+        }
+    }
 }
 
 /// A counter for each class of HTTP status codes.

@@ -166,6 +166,10 @@ endings! {
     NoBackend = "no_backend", Backend;
     /// Every usable backend has `max_connections`, or the client's own backend has and `on_full = "reject"`.
     BackendFull = "backend_full", Limit;
+    /// The client would have had to wait for a place at a full backend, and `queue_max` clients did; a request got 503.
+    QueueFull = "queue_full", Limit;
+    /// The client waited for a place at a full backend for `queue_timeout`; a request got 503.
+    QueueTimeout = "queue_timeout", Limit;
     /// The client's own backend is down, and `on_down = "reject"`.
     SettledDown = "settled_down", Backend;
     /// The last backend tried refused the connection.
@@ -241,6 +245,8 @@ impl Ended {
                 | NoBackend
                 | SettledDown
                 | BackendFull
+                | QueueFull
+                | QueueTimeout
         )
     }
 }

@@ -187,7 +187,7 @@ fn pools(pools: &[status::PoolStatus]) -> String {
                 state(backend),
                 backend.since_s.map(|seconds| duration(seconds * 1_000_000)).unwrap_or_default(),
                 format!("{}{}", backend.weight, if backend.backup { " backup" } else { "" }),
-                backend.leases.to_string(),
+                format!("{}{}", backend.leases, narrow::waiting(backend)),
                 totals.connections.to_string(),
                 totals.connect_failures.to_string(),
                 bytes(totals.bytes_up),

@@ -17,6 +17,7 @@ mod listener;
 mod many;
 mod pool;
 mod process;
+mod queue;
 mod reach;
 mod request_limits;
 mod route;

@@ -211,6 +211,8 @@ pub static POOL: TableKeys = TableKeys {
         "app_session_timeout",
         "load_bound",
         "on_full",
+        "queue_max",
+        "queue_timeout",
         "slow_start",
         "drain_deadline",
         "drain_over",

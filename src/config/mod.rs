@@ -65,7 +65,7 @@ pub use route::{
 };
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use split::{Split, SplitPool};
-pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
+pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, QueueRules, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use timeouts::OwnTimeouts;
 pub use tls::{

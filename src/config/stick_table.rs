@@ -53,4 +53,25 @@ pub enum OnFull {
     Overflow,
     /// The client is refused until a place is free.
     Reject,
+    /// A client that is known at the backend waits for a place there, and a new client where no candidate has one.
+    Queue(QueueRules),
+}
+
+/// Bounds of the lines in which clients wait for a place at a full backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRules {
+    /// Most clients in one line.
+    pub most: u32,
+    /// The longest time that one client waits.
+    pub timeout: Duration,
+}
+
+impl OnFull {
+    /// The rules of the lines; `None`: no client waits.
+    pub fn queue(self) -> Option<QueueRules> {
+        match self {
+            Self::Queue(rules) => Some(rules),
+            Self::Overflow | Self::Reject => None,
+        }
+    }
 }

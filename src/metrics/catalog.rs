@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::Exporter;
 use super::status::{
     BackendStatus, BreakCount, CertificateStatus, Descriptors, ListenerKinds, ListenerStatus, PoolStatus, ProcessUsage,
-    RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus,
-    WorkerStatus,
+    QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus,
+    TableFileStatus, WorkerStatus,
 };
 
 /// One family of a page.
@@ -93,6 +93,7 @@ fn everything() -> Status {
         breaks_from,
         cookies,
         requests: Some(RequestTotals::default()),
+        queue: Some(QueueStatus::default()),
         checks: true,
         ejects: true,
         backends: vec![BackendStatus::default()],

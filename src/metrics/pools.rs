@@ -14,6 +14,7 @@ pub(super) fn write(rows: &mut Rows, status: &Status) {
     let shown = Shown(status);
     pools(rows, &shown);
     requests::of_pools(rows, || shown.pools());
+    queues(rows, &shown);
     stick_tables(rows, &shown);
     backends(rows, &shown);
 }
@@ -60,6 +61,31 @@ fn pools(rows: &mut Rows, shown: &Shown<'_>) {
         "Requests with the cookie of the pool, by the verdict on it; fresh and due are valid.",
         shown.pools().flat_map(|pool| {
             pool.cookies.iter().map(|(verdict, count)| (labels([("pool", &pool.name), ("verdict", verdict)]), *count))
+        }),
+    );
+}
+
+/// Bounds of waits for a place, in microseconds.
+const WAIT_BOUNDS: &Bounds = &[10_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000, 60_000_000];
+
+fn queues(rows: &mut Rows, shown: &Shown<'_>) {
+    let queues = || shown.pools().filter_map(|pool| Some((labels([("pool", &pool.name)]), pool.queue.as_ref()?)));
+    rows.gauge(
+        "sessile_pool_queue",
+        "New clients that wait for the first place at any full backend of the pool.",
+        queues().map(|(labels, queue)| (labels, queue.waiting)),
+    );
+    rows.histogram(
+        "sessile_pool_queue_wait_seconds",
+        "Time that clients of the pool waited for a place at a full backend and got one.",
+        WAIT_BOUNDS,
+        queues().map(|(labels, queue)| (labels, &queue.wait)),
+    );
+    rows.counter(
+        "sessile_pool_queue_failures_total",
+        "Clients of the pool without a place: timeout, none became free within queue_timeout; full, queue_max clients waited.",
+        queues().flat_map(|([pool], queue)| {
+            [("timeout", queue.timeouts), ("full", queue.refusals)].map(|(why, count)| (labels([pool, ("why", why)]), count))
         }),
     );
 }
@@ -142,8 +168,14 @@ const BACKEND_COUNTERS: [BackendSeries; 4] = [
 /// The same, with the pools to which the series applies.
 type BackendGauge = (&'static str, &'static str, fn(&PoolStatus) -> bool, fn(&BackendStatus) -> u64);
 
-const BACKEND_GAUGES: [BackendGauge; 6] = [
+const BACKEND_GAUGES: [BackendGauge; 7] = [
     ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |_| true, |b| b.leases),
+    (
+        "sessile_backend_queue",
+        "Clients that wait for a place at the backend, where they are known; absent without on_full = \"queue\".",
+        |pool| pool.queue.is_some(),
+        |b| b.waiting,
+    ),
     ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |_| true, |b| b.up.into()),
     (
         "sessile_backend_ejected",

@@ -8,16 +8,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::totals;
-use crate::counters::{
-    BackendCounters, ConversationCounters, Counter, HistogramSum, ListenerCounters, Padded, WordCounters,
-};
+use crate::counters::{ConversationCounters, Counter, HistogramSum, ListenerCounters, Padded, WordCounters};
 use crate::http::Refused;
 use crate::outcome::Ended;
 
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::splits::{SplitPoolStatus, SplitStatus};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
-pub use super::totals::{BreakCount, RequestTotals, mean_us};
+pub use super::totals::{BackendTotals, BreakCount, QueueStatus, RequestTotals, mean_us};
 
 /// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -295,6 +293,9 @@ pub struct PoolStatus {
     /// Requests with the pool's cookie, by the verdict on it; empty without a cookie.
     #[serde(default)]
     pub cookies: BTreeMap<String, u64>,
+    /// Clients that wait, or have waited, for places at full backends; `None`: none ever waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStatus>,
     /// True once the pool has had work or trouble.
     #[serde(default)]
     pub busy: bool,
@@ -414,6 +415,9 @@ pub struct BackendStatus {
     /// Most connections of the backend; `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    /// Clients that wait for a place here, and nowhere else.
+    #[serde(default)]
+    pub waiting: u64,
     /// Times that checks have found the backend up after it was down.
     #[serde(default)]
     pub rises: u64,
@@ -425,50 +429,10 @@ pub struct BackendStatus {
     pub totals: BackendTotals,
 }
 
-/// Totals of the connections of a backend since it was added.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct BackendTotals {
-    /// Connections for which a connect to the backend succeeded.
-    pub connections: u64,
-    /// Connects to the backend that failed.
-    pub connect_failures: u64,
-    /// Bytes from clients to the backend.
-    pub bytes_up: u64,
-    /// Bytes from the backend to clients.
-    pub bytes_down: u64,
-    /// Mean time of a successful connect, in microseconds; `None` before the first.
-    pub connect_us_mean: Option<u64>,
-    /// Mean time of a connection, in microseconds; `None` before the first has ended.
-    pub duration_us_mean: Option<u64>,
-    /// Histogram of the times of successful connects.
-    #[serde(skip)]
-    pub connect_time: HistogramSum,
-    /// Histogram of the times of connections, from accept to end.
-    #[serde(skip)]
-    pub duration: HistogramSum,
-}
-
-impl BackendTotals {
-    /// Adds up the counters of all workers and runtimes.
-    pub fn sum(counters: &[Padded<BackendCounters>]) -> Self {
-        let mut sum = Self::default();
-        for Padded(worker) in counters {
-            sum.connections += worker.connections.value();
-            sum.connect_failures += worker.connect_failures.value();
-            sum.bytes_up += worker.bytes_up.value();
-            sum.bytes_down += worker.bytes_down.value();
-            worker.connect_time.add_to(&mut sum.connect_time);
-            worker.duration.add_to(&mut sum.duration);
-        }
-        sum.connect_us_mean = mean_us(&sum.connect_time);
-        sum.duration_us_mean = mean_us(&sum.duration);
-        sum
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::BackendCounters;
 
     #[test]
     fn what_several_workers_counted_is_added_up() {

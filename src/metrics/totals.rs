@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{HistogramSum, Padded, PoolCounters, StatusCounters};
+use crate::counters::{BackendCounters, HistogramSum, Padded, PoolCounters, StatusCounters};
 
 /// Clients that had one backend and got another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,6 +58,80 @@ impl RequestTotals {
             duration,
             first_byte,
         }
+    }
+}
+
+/// Totals of the connections of a backend since it was added.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackendTotals {
+    /// Connections for which a connect to the backend succeeded.
+    pub connections: u64,
+    /// Connects to the backend that failed.
+    pub connect_failures: u64,
+    /// Bytes from clients to the backend.
+    pub bytes_up: u64,
+    /// Bytes from the backend to clients.
+    pub bytes_down: u64,
+    /// Mean time of a successful connect, in microseconds; `None` before the first.
+    pub connect_us_mean: Option<u64>,
+    /// Mean time of a connection, in microseconds; `None` before the first has ended.
+    pub duration_us_mean: Option<u64>,
+    /// Histogram of the times of successful connects.
+    #[serde(skip)]
+    pub connect_time: HistogramSum,
+    /// Histogram of the times of connections, from accept to end.
+    #[serde(skip)]
+    pub duration: HistogramSum,
+}
+
+impl BackendTotals {
+    /// Adds up the counters of all workers and runtimes.
+    pub fn sum(counters: &[Padded<BackendCounters>]) -> Self {
+        let mut sum = Self::default();
+        for Padded(worker) in counters {
+            sum.connections += worker.connections.value();
+            sum.connect_failures += worker.connect_failures.value();
+            sum.bytes_up += worker.bytes_up.value();
+            sum.bytes_down += worker.bytes_down.value();
+            worker.connect_time.add_to(&mut sum.connect_time);
+            worker.duration.add_to(&mut sum.duration);
+        }
+        sum.connect_us_mean = mean_us(&sum.connect_time);
+        sum.duration_us_mean = mean_us(&sum.duration);
+        sum
+    }
+}
+
+/// Clients of a pool that wait, or have waited, for places at full backends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// New clients that wait now for the first place at any backend.
+    pub waiting: u64,
+    /// Clients that have waited and got a place.
+    pub served: u64,
+    /// Mean time of their waits, in microseconds; `None` before the first.
+    pub wait_us_mean: Option<u64>,
+    /// Clients that got no place within `queue_timeout`.
+    pub timeouts: u64,
+    /// Clients that found `queue_max` clients waiting.
+    pub refusals: u64,
+    /// Histogram of the times of waits.
+    #[serde(skip)]
+    pub wait: HistogramSum,
+}
+
+impl QueueStatus {
+    /// Adds up the counters of all threads; `waiting`: clients in the line of the pool.
+    pub fn sum(counters: &[Padded<PoolCounters>], waiting: usize) -> Self {
+        let mut sum = Self { waiting: waiting as u64, ..Self::default() };
+        for Padded(own) in counters {
+            own.queue_wait.add_to(&mut sum.wait);
+            sum.timeouts += own.queue_timeouts.value();
+            sum.refusals += own.queue_refusals.value();
+        }
+        sum.served = sum.wait.buckets.iter().sum();
+        sum.wait_us_mean = mean_us(&sum.wait);
+        sum
     }
 }
 

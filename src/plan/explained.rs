@@ -277,10 +277,13 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
             false => Explanation::new(pool, &facts, cookie.backend(), down),
         };
         report.cookie = verdict.map(|verdict| CookieVerdict::word(verdict).to_owned());
-        report.refused = match (&explanation.reason, explanation.wait_ms) {
-            (_, Some(0)) => Some(Ended::SettledDown.word().to_owned()),
-            (None, _) => Some(if self.live { pool.why_nobody(at.now_ms) } else { Ended::NoBackend }.word().to_owned()),
-            (Some(_), _) => None,
+        report.refused = match (&explanation.reason, explanation.wait_ms, &explanation.line) {
+            (_, Some(0), _) => Some(Ended::SettledDown.word().to_owned()),
+            (None, _, Some(line)) => line.full.then(|| Ended::QueueFull.word().to_owned()),
+            (None, _, None) => {
+                Some(if self.live { pool.why_nobody(at.now_ms) } else { Ended::NoBackend }.word().to_owned())
+            }
+            (Some(_), ..) => None,
         };
         report.explanation = Some(explanation);
     }

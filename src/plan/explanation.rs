@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::KeyPart;
 use crate::outcome::PickReason;
-use crate::pool::Pool;
 use crate::pool::explain::{CandidateBackend, DecidingKey, Decision, Exclusion};
+use crate::pool::{AwaitedPlace, Pool};
 use crate::proxy_protocol;
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::key::{Key, SourceAs, cut};
@@ -60,11 +60,28 @@ pub struct Explanation {
     /// refused instead. `None`: it does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
+    /// The line in which the client has to wait for a place at a full backend; `None`: it need not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<ExplainedLine>,
     /// The backend that gets the client when the choice goes down.
     pub next: Option<String>,
     /// True if any usable candidate may get the client then, in turn or by load; `next` is `None`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub next_any: bool,
+}
+
+/// A line of clients that wait for a place at a full backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedLine {
+    /// Name of the backend; `None`: the first that has a place.
+    pub backend: Option<String>,
+    /// Clients that wait in it.
+    pub waiting: u64,
+    /// True if no more clients may wait, so that this one is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
+    /// Milliseconds that a client waits at most.
+    pub wait_ms: u64,
 }
 
 /// An entry of the stick table.
@@ -168,6 +185,7 @@ impl Explanation {
             moved: None,
             from: None,
             wait_ms: None,
+            line: decision.awaited.as_ref().and_then(|awaited| ExplainedLine::of(pool, awaited)),
             next: next.filter(|_| !any && !next_any).map(|next| named(next.index)),
             next_any: !any && *next_any,
         }
@@ -184,6 +202,18 @@ impl Explanation {
         };
         let better = self.candidates.iter_mut().take_while(|row| row.backend != *choice);
         better.filter(|row| row.why_not.is_none()).for_each(|row| row.why_not = Some(why.clone()));
+    }
+}
+
+impl ExplainedLine {
+    fn of(pool: &Pool, awaited: &AwaitedPlace) -> Option<Self> {
+        let (rules, waiting) = (pool.config().on_full.queue()?, pool.waiting_for(awaited));
+        let backend = match awaited {
+            AwaitedPlace::At(index) => pool.backends().get(*index).map(|backend| backend.name().to_owned()),
+            AwaitedPlace::AtAny(_) => None,
+        };
+        let full = waiting >= rules.most as usize;
+        Some(Self { backend, waiting: waiting as u64, full, wait_ms: rules.timeout.as_millis() as u64 })
     }
 }
 

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cookies::{CookieKeys, LostCookie, cookie_warnings};
 pub use self::explained::{AskedAt, AskedListener, AskedStore, ClientReport, StoreAnswers};
-pub use self::explanation::{ExplainedCandidate, ExplainedEntry, Explanation, LiveCookie};
+pub use self::explanation::{ExplainedCandidate, ExplainedEntry, ExplainedLine, Explanation, LiveCookie};
 pub use self::headline::Headline;
 pub use self::live::{Live, MoveTally, Running, Shift};
 pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};

@@ -17,6 +17,7 @@ use crate::http::Refused;
 use crate::pool::drain::Drain;
 use crate::pool::figures::{BackendFigures, MovesByCause};
 use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, FailedConnection, passed, signed};
+use crate::pool::line::{PlaceQueue, Places};
 use crate::pool::ready::{LeaseCount, ReadyBackends};
 use crate::sticky::cookie::CookieVerdict;
 
@@ -52,6 +53,8 @@ pub(super) struct PoolShared {
     pub(super) ejecting: Mutex<()>,
     /// What the pool in force keeps between picks.
     pub(super) ready: ArcSwapOption<ReadyBackends>,
+    /// Clients that wait for a place at a full backend.
+    pub(super) queue: PlaceQueue,
 }
 
 impl PoolShared {
@@ -70,6 +73,7 @@ impl PoolShared {
             busy: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             ready: ArcSwapOption::empty(),
+            queue: PlaceQueue::default(),
         }
     }
 }
@@ -97,6 +101,7 @@ pub struct Backend {
     pub(super) checks: Mutex<Checks>,
     refusals: Mutex<Option<ResponseRefusals>>,
     pub(super) leases: Padded<LeaseCount>,
+    pub(super) places: Places,
 }
 
 #[derive(Debug)]
@@ -160,6 +165,7 @@ impl Backend {
             checks: Mutex::new(Checks { checked: CheckHistory::new(standing), complaint: String::new() }),
             refusals: Mutex::default(),
             leases: Padded::default(),
+            places: Places::of(config.max_connections),
         }
     }
 
@@ -359,6 +365,7 @@ impl Backend {
         if let Some(ready) = &*self.shared.ready.load() {
             ready.look_again();
         }
+        self.call_those_that_wait();
     }
 
     /// Forgets the result of all checks, because checks were switched off.
@@ -415,17 +422,6 @@ impl Backend {
     #[inline]
     pub fn drained(&self, now_ms: u64) -> bool {
         self.drain.is_over(now_ms)
-    }
-
-    /// Milliseconds since a command drained the backend; `None`: it is not draining.
-    pub fn draining_for(&self, now_ms: u64) -> Option<u64> {
-        self.drain.times().map(|times| passed(times.since_ms, now_ms))
-    }
-
-    /// Milliseconds since the deadline of the drain passed; `None`: it has not.
-    pub fn drained_for(&self, now_ms: u64) -> Option<u64> {
-        let times = self.drain.times().filter(|_| self.drained(now_ms));
-        times.map(|times| passed(times.deadline_ms, now_ms))
     }
 
     /// Runtime state as one word: `draining` or `drained`; `None` = neither.

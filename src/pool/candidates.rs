@@ -32,19 +32,24 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         is_full(self.pool, index) && !self.scene.holds.is_some_and(|holds| holds(&self.pool.backends[index]))
     }
 
-    /// True if another backend has to serve instead: the connection failed here, or the backend is full and
-    /// `on_full = "overflow"`.
+    /// True if another backend has to serve instead: the connection failed here, or the backend is full and the client
+    /// does not wait for it, nor is refused. `belongs`: the client is known there, or its key belongs there.
     #[inline]
-    pub(super) fn is_out(&self, index: usize) -> bool {
-        let overflows = self.pool.config.on_full == OnFull::Overflow && self.is_full(index);
+    pub(super) fn is_out(&self, index: usize, belongs: bool) -> bool {
+        let overflows = match self.pool.config.on_full {
+            OnFull::Overflow => self.is_full(index),
+            OnFull::Queue(_) => !belongs && self.is_full(index),
+            OnFull::Reject => false,
+        };
         overflows || self.scene.tried.iter().any(|backend| Arc::ptr_eq(backend, &self.pool.backends[index]))
     }
 
-    /// True if a client known at this backend is answered by it: served, or refused when full and `on_full = "reject"`.
+    /// True if a client known at this backend is answered by it: served, or when it is full refused (`on_full = "reject"`)
+    /// or put into its line (`on_full = "queue"`).
     #[inline]
     pub(super) fn serves(&self, index: usize) -> bool {
         let drained = self.pool.backends[index].drained(self.scene.now_ms);
-        self.health(index) == Health::Usable && !drained && !self.is_out(index)
+        self.health(index) == Health::Usable && !drained && !self.is_out(index, true)
     }
 
     /// True if the backend takes new clients, as far as its health counts: at least `least`, and not draining. The last
@@ -56,7 +61,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
 
     /// True if the backend takes this connection of a client that is new to it.
     pub(super) fn receives(&self, index: usize) -> bool {
-        self.takes(index, Health::Usable) && self.pool.config.backends[index].weight > 0 && !self.is_out(index)
+        self.takes(index, Health::Usable) && self.pool.config.backends[index].weight > 0 && !self.is_out(index, false)
     }
 
     /// True if the client's range allows this backend. A pin that is not strict allows every backend as long as no
@@ -71,7 +76,11 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     pub(super) fn keeps(&self, index: usize, range: Option<&Range>) -> Result<(), BreakCause> {
         match (self.allows(range, index), self.serves(index)) {
             (false, _) => Err(BreakCause::Range),
-            (true, false) => Err(self.pool.why_not(index)),
+            (true, false) => match self.pool.why_not(index) {
+                // It would have waited.
+                BreakCause::Full if self.pool.may_have_lines() => Err(BreakCause::Down),
+                cause => Err(cause),
+            },
             (true, true) => Ok(()),
         }
     }
@@ -98,8 +107,11 @@ impl Pool {
     }
 }
 
-/// True if a backend has as many connections as `max_connections` allows.
+/// True if a backend has as many connections as `max_connections` allows, or others wait for a place there already.
 pub(super) fn is_full(pool: &Pool, index: usize) -> bool {
+    if matches!(pool.config.on_full, OnFull::Queue(_)) {
+        return pool.backends[index].has_line();
+    }
     let most = pool.config.backends[index].max_connections;
     most.is_some_and(|most| pool.backends[index].leases() >= u64::from(most))
 }

@@ -11,7 +11,7 @@ use super::health::CheckState;
 use super::load::LoadRules;
 use super::placement_key::{PlacementKey, key_parts, range_of, source_as, with_key};
 use super::scene::{HealthView, PickScene, SupposedView};
-use super::{Health, Pick, Pool};
+use super::{AwaitedPlace, Health, Pick, Pool};
 use crate::config::KeyPart;
 use crate::sticky::Facts;
 use crate::sticky::key::SourceAs;
@@ -32,6 +32,8 @@ pub struct Decision<'p> {
     /// How long the client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`: the
     /// client does not wait.
     pub waits: Option<Duration>,
+    /// The place at a full backend for which the client has to wait; `None`: it need not.
+    pub awaited: Option<AwaitedPlace>,
     /// Every backend in the order placement prefers them; those of weight 0 last, without a score.
     pub candidates: Vec<CandidateBackend>,
     /// What a connection gets now.
@@ -108,7 +110,10 @@ impl Pool {
     }
 
     fn decide(&self, scene: &PickScene<'_, SupposedView<'_>>) -> Decision<'_> {
-        let pick = self.pick(scene);
+        let (pick, awaited) = match self.pick_or_wait(scene) {
+            Ok(pick) => (Some(pick), None),
+            Err(awaited) => (None, awaited),
+        };
         let next = pick.and_then(|pick| {
             let down = [scene.view.down, &[pick.index]].concat();
             // Tried, too: `all_down = "try"` would pick a backend that is down.
@@ -136,6 +141,7 @@ impl Pool {
             range: key.range.map(|range| &*range.name),
             entry: table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms)),
             waits: None,
+            awaited,
             candidates,
             pick,
             next,

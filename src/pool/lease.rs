@@ -1,6 +1,7 @@
 //! [`Lease`]: the right to use one backend, counted while held.
 //!
-//! Chooses no backend and limits nothing. Invariant: a lease is given back by `Drop` only.
+//! Chooses no backend, and limits nothing but where clients wait for a place (`queue.rs`). Invariant: a lease is given back
+//! by `Drop` only, which passes the place on to a client that waits for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,6 +19,16 @@ impl Lease {
         backend.leases.0.add();
         note(backend);
         Self(Arc::clone(backend))
+    }
+
+    /// Takes a lease if the backend has fewer than the configuration in force allows.
+    pub(super) fn within_limit(backend: &Arc<Backend>) -> Option<Self> {
+        if !backend.leases.0.add_below(backend.places.most()) {
+            return None;
+        }
+        backend.shared.leases.0.fetch_add(1, Relaxed);
+        note(backend);
+        Some(Self(Arc::clone(backend)))
     }
 
     /// Backend that the lease counts for.
@@ -39,6 +50,7 @@ impl Drop for Lease {
         self.0.shared.leases.0.fetch_sub(1, Relaxed);
         self.0.leases.0.sub();
         note(&self.0);
+        self.0.place_is_free();
     }
 }
 

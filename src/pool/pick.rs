@@ -2,8 +2,9 @@
 //!
 //! One function is the whole chain: range → cookie → stick table → connection → placement → last resort. Passthrough
 //! connections, requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and
-//! reads no clock. Invariant: a pick waits for no lock, counts no reference and allocates nothing (but for keys longer
-//! than [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
+//! reads no clock. Invariant: a pick waits for no lock, counts no reference and allocates nothing (but for keys longer than
+//! [`INLINE`](crate::sticky::key::INLINE), and where clients wait for a place); a backend of weight 0 gets only clients that
+//! are known there.
 //!
 //! # Cost
 //!
@@ -27,6 +28,12 @@
 //! location, in each of the groups below; backups are last also there. From its home a key goes there by placement,
 //! too.
 //!
+//! # Full backends
+//!
+//! With `on_full = "queue"` a client waits for the backend where it is known, by cookie, stick table or connection, or
+//! where its key belongs, if that alone makes it known. Any other client is placed among backends that have a place; where
+//! no usable one has, it waits for the first place that becomes free.
+//!
 //! # The last resort
 //!
 //! When not all backends are usable, the first of these groups that holds a backend which this connection has not tried
@@ -42,7 +49,7 @@ use super::load::{LoadRules, has_load_rules};
 use super::placement_key::{PlacementKey, range_of, with_key};
 use super::scene::{HealthView, PickScene};
 use super::table::Remember;
-use super::{Backend, Health, Pool};
+use super::{AwaitedPlace, Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::health::CheckState;
@@ -90,9 +97,16 @@ struct Choice {
 }
 
 impl Pool {
-    /// Chooses a backend. `None`: no backend may serve the client, or its backend is full and `on_full = "reject"`.
+    /// Chooses a backend that can serve the client now; `None`: there is none, or the client has to wait.
     #[inline]
     pub fn pick<V: HealthView>(&self, scene: &PickScene<'_, V>) -> Option<Pick<'_>> {
+        self.pick_or_wait(scene).ok()
+    }
+
+    /// Chooses a backend. The error is the place for which the client has to wait (`on_full = "queue"`); `None`: no backend
+    /// may serve the client, or its backend is full and `on_full = "reject"`.
+    #[inline]
+    pub fn pick_or_wait<V: HealthView>(&self, scene: &PickScene<'_, V>) -> Result<Pick<'_>, Option<AwaitedPlace>> {
         let candidates = Candidates { pool: self, scene };
 
         // Range: a pin may forbid the backend that a cookie or the stick table names.
@@ -100,10 +114,13 @@ impl Pool {
         let pick = |choice: Choice, keyed, remember| {
             let Choice { index, reason, left, .. } = choice;
             let backend = &self.backends[index];
-            // Full, and not passed over before: `on_full = "reject"`.
+            // Full, and not passed over before: `on_full` is "reject" or "queue".
             let refused = candidates.is_full(index);
             let range = range.map(|range| &range.name);
-            (!refused).then_some(Pick { backend, index, reason, keyed, range, left, remember })
+            match refused {
+                false => Ok(Pick { backend, index, reason, keyed, range, left, remember }),
+                true => Err(self.config.on_full.queue().map(|_| AwaitedPlace::At(index))),
+            }
         };
 
         // Cookie: its backend may have weight 0, and nothing is written into the stick table.
@@ -134,12 +151,14 @@ impl Pool {
         // table, by where the key belongs.
         let choice = match stays {
             Ok(choice) => choice,
-            Err(had) => match (candidates.follow(&key).or_else(|| candidates.place(&key, left.or(had)))?, entry) {
-                // A client is not known by its key where a cookie makes clients known.
-                (placed, None) if self.sticks_by_cookie() => Choice { left: None, ..placed },
-                (placed, None) => placed,
-                (placed, Some(_)) => candidates.claim(&key, Choice { left: had, ..placed }),
-            },
+            Err(had) => {
+                match (candidates.follow(&key).map_or_else(|| candidates.place(&key, left.or(had)), Ok)?, entry) {
+                    // A client is not known by its key where a cookie makes clients known.
+                    (placed, None) if self.sticks_by_cookie() => Choice { left: None, ..placed },
+                    (placed, None) => placed,
+                    (placed, Some(_)) => candidates.claim(&key, Choice { left: had, ..placed }),
+                }
+            }
         };
 
         // The cookie's word about where the client was known goes before the entry's.
@@ -256,7 +275,8 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     #[inline(never)]
     fn choose_beside(&self, index: usize, key: &PlacementKey<'_>) -> Option<Choice> {
         let weight = self.pool.config.backends.get(index)?.weight;
-        if weight == 0 || self.is_full(index) || self.keeps(index, key.range).is_err() {
+        let passes = self.is_full(index) && self.pool.config.on_full.queue().is_none();
+        if weight == 0 || passes || self.keeps(index, key.range).is_err() {
             return None;
         }
         // A key that is not at home stays where the connection has it; no policy brings it back.
@@ -288,16 +308,16 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// backend is judged first and alone. Inlined with what it calls: a key's home is found in less time than the calls
     /// would take.
     #[inline(always)]
-    fn place(&self, key: &PlacementKey<'_>, left: Option<Left>) -> Option<Choice> {
+    fn place(&self, key: &PlacementKey<'_>, left: Option<Left>) -> Result<Choice, Option<AwaitedPlace>> {
         let load = LoadRules::of(self, key);
         if self.pool.near(left).is_empty()
             && key.pin().is_none()
             && let Some(home) = self.pool.placement.home(key.draw)
             && self.takes(home, Health::Usable)
             && load.as_ref().is_none_or(|load| load.admits(home))
-            && !self.is_out(home)
+            && !self.is_out(home, self.belongs(key, load.as_ref()))
         {
-            return Some(Choice::new(home, self.reason(home, Health::Usable)));
+            return Ok(Choice::new(home, self.reason(home, Health::Usable)));
         }
         self.place_elsewhere(key, left, load.as_ref())
     }
@@ -310,7 +330,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         key: &PlacementKey<'_>,
         left: Option<Left>,
         load: Option<&LoadRules<'_>>,
-    ) -> Option<Choice> {
+    ) -> Result<Choice, Option<AwaitedPlace>> {
         let near = self.pool.near(left);
         // Where all are down and tried all the same, a key without a home stays where it is.
         let stays = |index: usize| key.by_load() && left == Some(Left::backend(index, BreakCause::Down));
@@ -320,21 +340,30 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         if near.is_empty()
             && let Some(index) = self.place_ready(key).filter(admitted)
         {
-            return Some(Choice { kind: placed, ..Choice::new(index, self.reason(index, Health::Usable)) });
+            return Ok(Choice { kind: placed, ..Choice::new(index, self.reason(index, Health::Usable)) });
         }
         let all_may_try = self.pool.config.all_down == AllDown::Try && !key.strict();
         let last = all_may_try.then_some((Health::Down, None));
         let steered = load.map(|load| (Health::Usable, Some(load)));
-        let groups = steered.into_iter().chain([(Health::Usable, None), (Health::Ejected, None)]).chain(last);
-        let (index, least, load) = groups.into_iter().find_map(|(least, load)| {
+        let belongs = self.belongs(key, load);
+        let in_group = |(least, load): (Health, Option<&LoadRules<'_>>)| {
             let admits = |index| load.is_none_or(|load: &LoadRules<'_>| load.admits(index));
-            let fit = |index| self.takes(index, least) && admits(index) && !self.is_out(index);
+            let fit = |index| self.takes(index, least) && admits(index) && !self.is_out(index, belongs);
             let known =
                 (0..self.pool.backends.len()).find(|index| least == Health::Down && stays(*index) && fit(*index));
             // Load rules choose within a pin: a busy backend of the pin is better than one outside.
             let first = || self.first(key, near, fit, load.is_some() || key.strict());
-            Some((known.or_else(first)?, least, load))
-        })?;
+            Some((known.or_else(first)?, least, load.is_some()))
+        };
+        let usable = steered.into_iter().chain([(Health::Usable, None)]).find_map(in_group);
+        // A place that becomes free is better than a backend that is not usable.
+        if let Some(awaited) = usable.is_none().then(|| self.awaited(key)).flatten() {
+            return Err(Some(awaited));
+        }
+        let others = [(Health::Ejected, None)].into_iter().chain(last);
+        let (index, least, is_steered) =
+            usable.or_else(|| others.into_iter().find_map(in_group)).ok_or(None::<AwaitedPlace>)?;
+        let load = load.filter(|_| is_steered);
         // A key that is not at home has a cause, and its entry says which policy may bring it back.
         let missed = if key.keyed { self.home(key).filter(|home| *home != index) } else { None };
         let busy = |home| load.is_some_and(|load| !load.below_bound(home)) || is_full(self.pool, home);
@@ -342,14 +371,33 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             None => placed,
             // A client that prefers a location is not waiting for a home elsewhere that would take it.
             Some(home)
-                if self.takes(home, Health::Usable) && (busy(home) || !near.is_empty() && !self.is_out(home)) =>
+                if self.takes(home, Health::Usable)
+                    && (busy(home) || !near.is_empty() && !self.is_out(home, belongs)) =>
             {
                 EntryKind::Overflowed
             }
             Some(_) => EntryKind::Displaced,
         };
         let left = missed.map(|home| Left::backend(home, self.pool.why_not(home)));
-        Some(Choice { left, kind, ..Choice::new(index, self.reason(index, least)) })
+        Ok(Choice { left, kind, ..Choice::new(index, self.reason(index, least)) })
+    }
+
+    /// True if the client waits where its key belongs: its key alone makes it known, and no rule places it by load.
+    #[inline]
+    fn belongs(&self, key: &PlacementKey<'_>, load: Option<&LoadRules<'_>>) -> bool {
+        key.keyed && load.is_none() && !self.pool.sticks_by_cookie()
+    }
+
+    /// The place for which a client waits that belongs nowhere, where no usable backend has one; `None`: no client waits, or
+    /// no backend is full only. Backends of a pin come before others.
+    fn awaited(&self, key: &PlacementKey<'_>) -> Option<AwaitedPlace> {
+        self.pool.config.on_full.queue()?;
+        let weight = |index: usize| self.pool.config.backends[index].weight;
+        let would_take = |i: &usize| self.takes(*i, Health::Usable) && weight(*i) > 0 && !self.is_out(*i, true);
+        let all = || (0..self.pool.backends.len()).filter(would_take);
+        let own: Vec<_> = all().filter(|index| key.pin().is_none_or(|pin| pin.allows(*index))).collect();
+        let found = if own.is_empty() && !key.strict() { all().collect() } else { own };
+        (!found.is_empty()).then_some(AwaitedPlace::AtAny(found))
     }
 
     /// Places a client without a key among the backends that are kept as ready. `None`: the pool keeps none, or what
@@ -360,7 +408,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             key.pin().is_some() || !self.scene.tried.is_empty() || (ready.overflows() && self.scene.holds.is_some());
         let placed = if differs { None } else { ready.place(self.pool, key.draw, self.scene.now_ms) };
         // Another thread may have changed it since.
-        placed.filter(|index| self.takes(*index, Health::Usable) && !self.is_out(*index))
+        placed.filter(|index| self.takes(*index, Health::Usable) && !self.is_out(*index, false))
     }
 
     /// Reason of a pick by placement.

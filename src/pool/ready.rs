@@ -4,7 +4,7 @@
 //! One pool of each name is in force; its backends tell what changes. A change of health, of a drain or of the
 //! configuration only says "look again": the next pick looks at every backend, once for all changes before it. A lease
 //! that comes or goes is noted by itself, and only where the number matters: for `least_connections`, and where
-//! `max_connections` makes clients overflow. Chooses nothing (`placement` does); the caller judges what was chosen once
+//! `max_connections` makes clients overflow, or wait. Chooses nothing (`placement` does); the caller judges what was chosen once
 //! more. Invariant: no thread waits for another; while nothing changes, a backend is kept as ready exactly if it takes
 //! new clients and is not full.
 
@@ -57,6 +57,11 @@ impl LeaseCount {
         self.leases.fetch_add(1, SeqCst);
     }
 
+    /// Adds one if there are fewer than `most`.
+    pub(super) fn add_below(&self, most: u64) -> bool {
+        self.leases.fetch_update(SeqCst, SeqCst, |leases| (leases < most).then_some(leases + 1)).is_ok()
+    }
+
     pub(super) fn sub(&self) {
         self.leases.fetch_sub(1, SeqCst);
     }
@@ -75,8 +80,7 @@ impl ReadyBackends {
         if lineup.is_none() && config.load_bound.is_none() {
             return None;
         }
-        let overflows =
-            config.on_full == OnFull::Overflow && config.backends.iter().any(|b| b.max_connections.is_some());
+        let overflows = config.on_full != OnFull::Reject && config.backends.iter().any(|b| b.max_connections.is_some());
         let full_at = config.backends.iter().map(|backend| backend.max_connections.map_or(u64::MAX, u64::from));
         Some(Self {
             number: NUMBERS.fetch_add(1, Relaxed),
@@ -179,6 +183,7 @@ impl Pool {
         if let Some(before) = before {
             before.in_force.store(false, SeqCst);
         }
+        self.put_places_in_force();
         // Nothing is noted in the new lineup yet. Leases taken until now are seen by the look, later ones are told.
         if let Some(ready) = &self.ready {
             ready.look_again();

@@ -17,6 +17,17 @@ impl Pool {
 }
 
 impl Backend {
+    /// Milliseconds since a command drained the backend; `None`: it is not draining.
+    pub fn draining_for(&self, now_ms: u64) -> Option<u64> {
+        self.drain.times().map(|times| passed(times.since_ms, now_ms))
+    }
+
+    /// Milliseconds since the deadline of the drain passed; `None`: it has not.
+    pub fn drained_for(&self, now_ms: u64) -> Option<u64> {
+        let times = self.drain.times().filter(|_| self.drained(now_ms));
+        times.map(|times| passed(times.deadline_ms, now_ms))
+    }
+
     /// Milliseconds since the state of the backend last changed; `None`: not known. A backend that is held down because
     /// it flaps is in that state since it went down.
     pub fn state_for(&self, now_ms: u64) -> Option<u64> {

@@ -4,6 +4,7 @@ mod asked;
 mod beside;
 mod by_load;
 mod concurrent_keys;
+mod queue;
 mod ready;
 mod siblings;
 mod stick_group;

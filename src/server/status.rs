@@ -21,7 +21,7 @@ use crate::events::{self, Event, EventKind, EventRing};
 use crate::metrics;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
-    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, RequestTotals, RuntimeStatus, SplitPoolStatus,
+    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus,
     SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
@@ -199,6 +199,7 @@ impl Server {
             since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
             max_connections: config.max_connections,
+            waiting: backend.waiting() as u64,
             weight: config.weight,
             leases: backend.leases(),
             rises: backend.check_changes().0,
@@ -215,6 +216,7 @@ impl Server {
             connect_time: metrics::connect_time(pool.all_counters()),
             dropped_cookies: pool.dropped_cookies(),
             cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
+            queue: pool.may_have_lines().then(|| QueueStatus::sum(pool.all_counters(), pool.waiting_anywhere())),
             busy: pool.is_busy(now_ms),
             checks: pool.config().check.is_some(),
             ejects: pool.config().eject.is_some(),

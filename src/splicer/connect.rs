@@ -138,9 +138,14 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Waits for the backend at which the client is known; the pick decides whether the wait is over.
+    /// Waits for the backend at which the client is known, or for a place at a full one; the pick decides whether the wait is
+    /// over.
     pub(super) fn wait_for_backend(&mut self, step: &mut Step<'_, O>) -> Go {
-        self.wait(step).unwrap_or(To(Stage::Pick))
+        let is_called = self.preread.as_ref().is_some_and(|preread| preread.visit.was_called());
+        match self.wait(step) {
+            Some(Stop(Verdict::Wait)) if is_called => To(Stage::Pick),
+            wait => wait.unwrap_or(To(Stage::Pick)),
+        }
     }
 
     /// Waits until the stage's time; `None` when it has come.

@@ -10,7 +10,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::called::CalledRows;
 use super::os::{Event, Micros, Os};
+use super::place::{Placing, place};
 use super::preread::{Labels, Picked, Preread};
 use super::relay::{Direction, Pumped, Tools, broken};
 use super::slab::{Side, Token};
@@ -24,7 +26,7 @@ use crate::counters::WorkerCounters;
 use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Lease, PickScene};
+use crate::pool::Lease;
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -44,6 +46,8 @@ pub struct Step<'a, O: Os> {
     pub counters: &'a WorkerCounters,
     /// Memory of moves and endings, in which this worker has a part of its own.
     pub history: &'a ClientHistory,
+    /// How other threads call this row; `None`: they do not.
+    pub called: Option<&'a Arc<CalledRows>>,
     /// Cleared `Preread`s, kept to save allocations.
     pub spare: &'a mut Vec<Box<Preread>>,
 }
@@ -277,18 +281,31 @@ impl<O: Os> Flow<O> {
         let Some(pool) = pool else { return Stop(Verdict::HandOver) };
         let now_ms = step.now / 1_000;
         let facts = client_info.facts();
+        preread.visit.listen();
         let pick = match wait_for_known(pool, None, &facts, &mut preread.waiting_since_ms, now_ms) {
             KnownWait::LookAgainAt(at_ms) => {
                 self.until = at_ms * 1_000;
                 return To(Stage::WaitForBackend);
             }
             KnownWait::Refuse => Err(Ended::SettledDown),
-            KnownWait::Pick => pool
-                .pick(&PickScene::new(&facts, preread.attempts.tried(), now_ms))
-                .ok_or_else(|| preread.attempts.no_backend(pool, now_ms)),
+            KnownWait::Pick => {
+                match place(pool, &facts, (&preread.attempts, &mut preread.visit), step.worker, now_ms) {
+                    Placing::At(pick, lease) => Ok((pick, lease)),
+                    Placing::WaitsUntil(at_ms) => {
+                        let waker = step.called.map(|called| called.waker(step.token));
+                        if waker.is_some_and(|waker| preread.visit.is_called_or_wakes(&waker)) {
+                            return To(Stage::Pick);
+                        }
+                        // A place at a backend that has failed is no use to this connection.
+                        (self.lease, self.until) = (None, at_ms * 1_000);
+                        return To(Stage::WaitForBackend);
+                    }
+                    Placing::Refused(ended) => Err(ended),
+                }
+            }
         };
-        let pick = match pick {
-            Ok(pick) => pick,
+        let (pick, lease) = match pick {
+            Ok(placed) => placed,
             Err(ended) => {
                 self.labels.get_or_insert_default().pool = Some(Arc::clone(pool.shared_name()));
                 return Stop(Verdict::End(ended));
@@ -302,7 +319,7 @@ impl<O: Os> Flow<O> {
         }
         self.limits = listener.limits.nearer(&pool.config().limits);
         self.reason = Some(pick.reason);
-        self.lease = Some(Lease::new(pick.backend));
+        self.lease = Some(lease);
         To(Stage::Connect)
     }
 

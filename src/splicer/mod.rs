@@ -4,6 +4,7 @@
 //! [`flow`] is the life of one connection, [`worker`] drives many, and [`Workers`] gives each worker its thread. Terminated
 //! TLS, health and configuration are elsewhere. Invariant: a connection is touched by the one worker that holds it.
 
+mod called;
 mod connect;
 pub mod ending;
 pub mod flow;
@@ -12,6 +13,7 @@ mod large_pipes;
 pub mod os;
 pub mod pair;
 mod pipe;
+mod place;
 mod preread;
 mod read_ahead;
 mod relay;

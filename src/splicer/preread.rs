@@ -14,7 +14,7 @@ use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
 use crate::connection::{ClientInfo, Entry, expects_proxy_header};
 use crate::outcome::{ClientMove, Ended, PickReason};
-use crate::pool::{Lease, Pool, Remember};
+use crate::pool::{Lease, Pool, QueueVisit, Remember};
 use crate::proxy_protocol;
 use crate::server_name::ServerName;
 use crate::snapshot::Listener;
@@ -36,6 +36,8 @@ pub struct Preread {
     pub picked: Option<Picked>,
     /// Begin of the wait for the backend at which the client is known, in milliseconds.
     pub waiting_since_ms: Option<u64>,
+    /// The client's way through the lines of full backends.
+    pub visit: QueueVisit,
     /// Facts about the client, filled from accept on.
     pub client_info: ClientInfo,
     /// Why the runtime is to refuse the connection; `None` = it is to serve it.

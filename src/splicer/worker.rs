@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use self::acceptor::{AcceptTurns, Acceptor};
 use self::run_queue::RunQueue;
+use super::called::CalledRows;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::large_pipes::LargePipes;
 use super::os::{Event, Micros, Os};
@@ -81,6 +82,8 @@ pub struct Worker<O: Os> {
     pub os: O,
     /// Limit on connections, above which newly accepted ones go to `surplus` for other workers.
     pub keep_below: usize,
+    /// Rows that other threads call; `None`: rows that wait for a place look by themselves, a few times a second.
+    pub called: Option<Arc<CalledRows>>,
     surplus: Vec<Incoming<O::Socket>>,
     /// Connections that are conversations, to be handed to the runtime.
     carried: Vec<Carried<O::Socket>>,
@@ -114,6 +117,7 @@ impl<O: Os> Worker<O> {
             index,
             os,
             keep_below: usize::MAX,
+            called: None,
             surplus: Vec::new(),
             carried: Vec::new(),
             flows: Slab::default(),
@@ -173,6 +177,17 @@ impl<O: Os> Worker<O> {
         self.accept_ready(events, pairs);
         self.poll_listeners();
         self.settle();
+    }
+
+    /// Steps the rows that other threads have called.
+    pub fn step_called(&mut self) {
+        let called = self.called.as_ref().map(|called| called.take()).unwrap_or_default();
+        for token in called {
+            self.now = self.os.now();
+            if self.flows.token(token.slot()) == Some(token) {
+                self.step(token.slot());
+            }
+        }
     }
 
     /// Gives an accepted connection a row and makes its first step.
@@ -396,6 +411,7 @@ impl<O: Os> Worker<O> {
             current: &self.shared.current,
             counters: &self.shared.counters[self.index].0,
             history: &self.shared.history,
+            called: self.called.as_ref(),
             spare: &mut self.spare,
         };
         (&mut self.flows, step)

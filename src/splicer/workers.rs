@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::called::CalledRows;
 use super::flow::{Flow, Incoming};
 use super::inbox::{Inbox, Sender, inbox};
 use super::os::{Connection, Event, Linux, Micros, Os, RawEvent};
@@ -77,6 +78,8 @@ enum WorkerCommand {
     Resume,
     /// Number connections from here on.
     NumberFrom(u64),
+    /// Rows were called.
+    Called,
     Thread(ThreadCommand),
     #[cfg(debug_assertions)]
     Panic(u64),
@@ -111,6 +114,8 @@ impl Workers {
             let mut worker = Worker::new(index, os, Arc::clone(shared), access_log.sender(true));
             // Pairs of the process before may end here before the first adoption.
             worker.set_log_rules(log);
+            let inbox_of = workers.handles[index].inbox.clone();
+            worker.called = Some(CalledRows::of(move || drop(inbox_of.send(WorkerCommand::Called))));
             let commands = Box::new(workers.handles[index].inbox.clone());
             let thread = WorkerThread { worker, inbox, workers: Arc::clone(&workers), busy_poll, stopping: false };
             let run = || {
@@ -303,6 +308,8 @@ impl WorkerThread {
         while let Some(command) = self.inbox.next() {
             self.handle(command);
         }
+        // Also where the inbox had no room for the command.
+        self.worker.step_called();
     }
 
     fn handle(&mut self, command: WorkerCommand) {
@@ -327,6 +334,8 @@ impl WorkerThread {
             }
             WorkerCommand::Resume => self.worker.resume_accepting(),
             WorkerCommand::NumberFrom(accepted) => self.worker.number_from(accepted),
+            // The rows are stepped behind every batch of commands.
+            WorkerCommand::Called => {}
             WorkerCommand::Thread(ThreadCommand::List(filter, found)) => drop(found.send(self.list(&filter))),
             WorkerCommand::Thread(ThreadCommand::Open(found)) => drop(found.send(self.open_connections())),
             WorkerCommand::Thread(ThreadCommand::Shed { selection, count, ended, done }) => {

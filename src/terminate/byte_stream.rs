@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use h2::Reason;
 
-use crate::fault::Fault;
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::Ended;
 
 /// Result of reading from a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,11 @@ pub trait ByteStream {
 pub trait ClientStream: ByteStream {
     /// Waits until the client has gone; reads nothing.
     fn broken(&self) -> impl Future<Output = Fault>;
+
+    /// Waits until the client has left what it waits for in a line: it has gone, or has finished sending.
+    fn gone(&self) -> impl Future<Output = Ended> {
+        async { self.broken().await.ending(Endpoint::Client) }
+    }
 
     /// Awaits what the client waits for.
     fn meanwhile<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T>;

@@ -44,6 +44,18 @@ pub struct Connected {
     pub first_byte: FirstByte,
 }
 
+/// A backend that was picked, and a lease on it.
+pub type Chosen<'p> = (Pick<'p>, Lease);
+
+/// Why no backend was chosen.
+#[derive(Debug, Clone, Copy)]
+pub enum Unchosen {
+    /// The pool has none, or no other one.
+    NoBackend,
+    /// The client has this ending.
+    Ended(Ended),
+}
+
 /// Connects one client to backends of one pool.
 pub struct Connector<'a> {
     /// Conversation that needs a backend.
@@ -61,7 +73,7 @@ impl Connector<'_> {
     pub async fn connect_for<'p>(
         &self,
         client: &impl ClientStream,
-        choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
+        choose: impl AsyncFnMut(&[Arc<Backend>]) -> Result<Chosen<'p>, Unchosen>,
     ) -> Result<Connected, Ended> {
         // The box keeps the task small while the conversation only relays or waits, which is most of its life.
         let connect = Box::pin(self.connect(choose));
@@ -76,16 +88,17 @@ impl Connector<'_> {
     /// have failed.
     pub async fn connect<'p>(
         &self,
-        mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
+        mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Result<Chosen<'p>, Unchosen>,
     ) -> Result<Connected, Ended> {
         let mut attempts = Attempts::default();
         loop {
-            let Some(pick) = choose(attempts.tried()).await else {
-                return Err(attempts.no_backend(self.pool, clock::now_ms()));
+            let (pick, lease) = match choose(attempts.tried()).await {
+                Ok(chosen) => chosen,
+                Err(Unchosen::NoBackend) => return Err(attempts.no_backend(self.pool, clock::now_ms())),
+                Err(Unchosen::Ended(ended)) => return Err(ended),
             };
             self.conversation.state.enter(ConversationStage::Connect { pick: &pick });
             attempts.picked(self.pool.config(), pick.keyed, clock::now_ms());
-            let lease = Lease::new(pick.backend);
             if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
                 let Pick { index, left, remember, .. } = pick;
                 return Ok(Connected { stream, lease, index, left, remember, first_byte: FirstByte::of(self.pool) });

@@ -21,6 +21,7 @@ mod handshakes;
 mod http;
 mod http2;
 mod pipe;
+mod queue;
 mod refuse;
 mod relay;
 mod request_limits;
@@ -58,7 +59,7 @@ use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
 use crate::outcome::Ended;
-use crate::pool::{PickScene, Pool};
+use crate::pool::{PickScene, Pool, QueueVisit};
 use crate::snapshot::RouteTarget;
 use crate::tls::{self, Termination};
 
@@ -211,6 +212,12 @@ async fn connect(
     let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
     let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;
-    let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now_ms()));
+    let mut visit = QueueVisit::default();
+    let choose = async |tried: &[_]| {
+        let chosen = connector.choose(&mut visit, |holds| {
+            pool.pick_or_wait(&PickScene { holds, ..PickScene::new(&facts, tried, clock::now_ms()) })
+        });
+        chosen.await
+    };
     connector.connect_for(client, choose).await
 }

@@ -17,6 +17,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::fault::Fault;
 
+/// How often the end of a peer is looked for that unread bytes hide.
+const LOOK_FOR_END: Duration = Duration::from_millis(200);
+
 /// A connected stream socket of the runtime.
 #[derive(Debug)]
 pub struct Socket {
@@ -50,6 +53,20 @@ impl Socket {
     /// Waits until bytes, the end or an error can be read; reads nothing.
     pub async fn readable(&self) -> Result<(), Fault> {
         self.socket.readable().await.map(drop).map_err(|error| Fault::of_io(&error))
+    }
+
+    /// Waits until the peer has finished sending; reads nothing. Where unread bytes hide the end, it is looked for a few
+    /// times a second.
+    pub async fn finished(&self) {
+        loop {
+            match self.socket.ready(Interest::READABLE).await {
+                Ok(guard) if !guard.ready().is_read_closed() => {}
+                // An error is told by another wait.
+                Ok(_) => return,
+                Err(_) => return std::future::pending().await,
+            }
+            tokio::time::sleep(LOOK_FOR_END).await;
+        }
     }
 
     /// Reads into the buffer; 0 bytes mean the end of the stream.

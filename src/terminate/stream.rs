@@ -21,7 +21,8 @@ use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use super::tickets::HeldTickets;
 use crate::clock;
-use crate::fault::Fault;
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::Ended;
 use crate::tls::TlsAlert;
 
 /// The alert by which TLS has failed, for the log; `None`: it has not.
@@ -366,6 +367,14 @@ impl ByteStream for Stream {
 impl ClientStream for Stream {
     fn broken(&self) -> impl Future<Output = Fault> {
         Stream::broken(self)
+    }
+
+    async fn gone(&self) -> Ended {
+        tokio::select! {
+            biased;
+            fault = Stream::broken(self) => fault.ending(Endpoint::Client),
+            () = self.socket.finished() => Ended::ClientLeft,
+        }
     }
 
     fn meanwhile<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {

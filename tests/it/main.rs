@@ -44,6 +44,7 @@ mod packaging; // what packages are made of: version, configuration, licences
 mod page; // the page of the admin interface in Chromium: what it shows, at two widths, in two themes, by keyboard
 mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake
 mod plan; // `sessile plan` against where clients really move
+mod queue; // clients that wait for a place at a full backend: order, limits, reloads, departures
 mod rebinding; // a page of a foreign site in a browser, and the admin port
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections

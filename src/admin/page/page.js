@@ -114,6 +114,8 @@ const REFUSALS = {
   misdirected: "the host of the request has other rules of TLS than the connection",
   no_backend: "no backend can serve",
   backend_full: "every backend that could serve is full",
+  queue_full: "too many clients wait for the backend already",
+  queue_timeout: "no place at the backend became free in time",
   settled_down: "its backend cannot serve, and on_down = \"reject\"",
 };
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::cli::table::{Table, note_of_cuts};
 use crate::cli::width::{COLUMNS, wrap};
-use crate::plan::{ClientReport, ExplainedCandidate, ExplainedEntry, Explanation, percent};
+use crate::plan::{ClientReport, ExplainedCandidate, ExplainedEntry, ExplainedLine, Explanation, percent};
 
 /// Indent of lines that go on.
 const INDENT: usize = 4;
@@ -91,6 +91,9 @@ fn end(explanation: &Explanation) -> String {
         Some(most) => format!("waits for its backend, {most} ms at most; else "),
         None => String::new(),
     };
+    if let Some(line) = &explanation.line {
+        return text + &in_line(line);
+    }
     let then = if *by_load { ", and stays there" } else { "" };
     match (choice, reason, in_turn) {
         (None, Some(reason), None) if *any && *by_load => {
@@ -117,6 +120,18 @@ fn end(explanation: &Explanation) -> String {
         _ => Ok(()),
     };
     text
+}
+
+/// What becomes of a client that has to wait for a place at a full backend.
+fn in_line(line: &ExplainedLine) -> String {
+    let ExplainedLine { backend, waiting, full, wait_ms } = line;
+    let place =
+        backend.as_ref().map_or_else(|| "the first place at any backend".to_owned(), |at| format!("a place at {at}"));
+    let clients = if *waiting == 1 { "1 client waits".to_owned() } else { format!("{waiting} clients wait") };
+    match full {
+        true => format!("is refused: {clients} for {place}, which are as many as may"),
+        false => format!("waits for {place}, {wait_ms} ms at most; {clients} for it already"),
+    }
 }
 
 fn is_live(explanation: &Explanation) -> bool {
@@ -195,6 +210,7 @@ mod tests {
             moved: Some("drain".into()),
             from: Some("b".into()),
             wait_ms: None,
+            line: None,
             next: Some("d".into()),
             next_any: false,
         };
@@ -247,6 +263,22 @@ mod tests {
             (said.choice, said.reason, said.moved, said.next) = (None, None, None, None);
         });
         assert_eq!(refused, "is refused: no backend may serve it");
+    }
+
+    #[test]
+    fn a_client_of_a_full_backend_is_told_its_line() {
+        let with = |line: ExplainedLine| {
+            let mut report = report();
+            let said = report.explanation.as_mut().unwrap();
+            (said.choice, said.reason, said.moved, said.next, said.line) = (None, None, None, None, Some(line));
+            of(&report).lines().last().unwrap().to_owned()
+        };
+        let line = |backend: Option<&str>, waiting, full| {
+            with(ExplainedLine { backend: backend.map(str::to_owned), waiting, full, wait_ms: 5_000 })
+        };
+        assert_eq!(line(Some("b"), 1, false), "waits for a place at b, 5000 ms at most; 1 client waits for it already");
+        assert_eq!(line(Some("b"), 9, true), "is refused: 9 clients wait for a place at b, which are as many as may");
+        assert_eq!(line(None, 0, false), "    it already", "the end of a sentence of two lines");
     }
 
     #[test]

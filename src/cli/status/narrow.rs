@@ -91,7 +91,12 @@ pub(in crate::cli) fn since(backend: &BackendStatus) -> Option<u64> {
 
 fn load(backend: &BackendStatus) -> String {
     let most = backend.max_connections.map_or(String::new(), |most| format!("/{}", count(most.into())));
-    format!("{}{most}", count(backend.leases))
+    format!("{}{most}{}", count(backend.leases), waiting(backend))
+}
+
+/// Clients that wait for a place at the backend, behind those that have one.
+pub(in crate::cli) fn waiting(backend: &BackendStatus) -> String {
+    if backend.waiting > 0 { format!(" +{}", count(backend.waiting)) } else { String::new() }
 }
 
 /// Known clients that got another backend, by cause, for each pool that has some.

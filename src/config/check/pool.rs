@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, headers, health, many, request_limits, stick_table, timeouts, tls};
+use super::{Bad, cookie, headers, health, many, queue, request_limits, stick_table, timeouts, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnFull, OnMarkedDown, Pool, PoolHttp, Range, RangeRule, keys,
+    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, Range, RangeRule, keys,
 };
 
 /// Most points of a ring: 16 bytes each, so 64 MiB a pool.
@@ -51,7 +51,6 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
-    let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let limits = section.child("limits", &keys::POOL_LIMITS);
     let config = Pool {
@@ -66,7 +65,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         when_down: stick_table::when_down(&section),
         load_bound: stick_table::diverts(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
         slow_start: stick_table::diverts(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
-        on_full: section.read("on_full", on_full).unwrap_or(OnFull::Overflow),
+        on_full: queue::on_full(&section, &backends),
         drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),

@@ -16,6 +16,7 @@ mod foreign_words;
 mod grpc;
 mod headers;
 mod http2;
+mod queue;
 mod request_limits;
 mod routes;
 mod shorthands;

@@ -122,6 +122,9 @@ fn connection_times(of: &str, before: &config::Limits, after: &config::Limits) -
 }
 
 fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitRow<usize>>) {
+    if let (Some(was), Some(queue)) = (before.on_full.queue(), after.on_full.queue()) {
+        rows.push((format!("pool {:?}: queue_max", after.name), was.most as usize, queue.most as usize));
+    }
     for backend in &after.backends {
         if let Some(was) = before.backends.iter().find(|was| was.name == backend.name) {
             let most = |backend: &config::Backend| or_unlimited(backend.max_connections.map(|most| most as usize));
@@ -146,6 +149,9 @@ fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitR
         };
         rows.push((name("cookie: max_idle"), or_forever(was.max_idle()), or_forever(cookie.max_idle())));
         rows.push((name("cookie: max_life"), life(was), life(cookie)));
+    }
+    if let (Some(was), Some(queue)) = (before.on_full.queue(), after.on_full.queue()) {
+        rows.push((name("queue_timeout"), was.timeout, queue.timeout));
     }
     rows.push((name("connect_timeout"), before.connect_timeout, after.connect_timeout));
     rows.push((name("connect_budget"), before.connect_budget, after.connect_budget));

@@ -124,10 +124,9 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     Poll::Pending => break,
                 }
             }
-            match wait.end(begun, conversation) {
-                Some((at, end)) => deadline.poll(cx, at).map(|()| end),
-                None => Poll::Pending,
-            }
+            self.shared.upstreams.watch_for_others(cx);
+            let Some((at, end)) = wait.end(begun, conversation) else { return Poll::Pending };
+            deadline.poll(cx, at).map(|()| end)
         })
         .await;
         state.ends_itself(state.cancelled_by().is_some());

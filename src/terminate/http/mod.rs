@@ -40,7 +40,7 @@ use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
 use self::header_rules::{RequestFacts, SetHeaders};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
-use self::reach::Reached;
+use self::reach::{Reached, Unreached};
 use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
 use self::request_split::RequestSplit;
@@ -62,9 +62,9 @@ use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::{Framing, Method, Refused};
-use crate::outcome::{Ended, PickReason};
-use crate::pool::Pool;
+use crate::outcome::Ended;
 use crate::pool::request_key::values_of_key;
+use crate::pool::{Pool, QueueVisit};
 use crate::sticky::Facts;
 
 pub use self::rules::RequestRules;
@@ -208,26 +208,38 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         self.conversation.context.counters().requests.add(1);
         let request = head.request(self.client.bytes());
         let mut log = RequestLog::of(&request, self.begin_line());
-        let mut routed = match self.shared.route(self.conversation, &request) {
-            Ok(routed) => routed,
-            Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
-        };
-        let split = RequestSplit::choose(&mut routed, &request, &self.shared, &self.conversation.context);
-        log.split = split.as_ref().map(|split| (Arc::clone(split.split.name()), split.choice.by));
-        log.route = routed.target.route;
-        log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);
-        log.counted_at = Some(routed.clone());
-        let subject = self.shared.secured.subject.as_deref();
-        if let Err(wait_s) = self.conversation.take_request(routed.pool().map(|pool| &**pool), &request, subject) {
-            return self.reply_locally(&mut log, RequestFailure::too_many(wait_s)).await;
-        }
-        let Some(pool) = routed.pool() else { return Box::pin(self.answer(head, &routed, &mut log)).await };
-        match self.forward(head, (&routed, pool, split), response, &mut log).await {
-            Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
-                self.serve_switched(&mut log, upstream, exchanged).await
+        let mut visit = QueueVisit::default();
+        loop {
+            let request = head.request(self.client.bytes());
+            let mut routed = match self.shared.route(self.conversation, &request) {
+                Ok(routed) => routed,
+                Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
+            };
+            let split = RequestSplit::choose(&mut routed, &request, &self.shared);
+            log.split = split.as_ref().map(|split| (Arc::clone(split.split.name()), split.choice.by));
+            log.route = routed.target.route;
+            log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);
+            log.counted_at = Some(routed.clone());
+            // One that is routed again has been counted.
+            if !log.routed {
+                if let Some(split) = &split {
+                    split.count(&self.conversation.context);
+                }
+                let subject = self.shared.secured.subject.as_deref();
+                let pool = routed.pool().map(|pool| &**pool);
+                if let Err(wait_s) = self.conversation.take_request(pool, &request, subject) {
+                    return self.reply_locally(&mut log, RequestFailure::too_many(wait_s)).await;
+                }
             }
-            Ok((upstream, exchanged)) => self.after_exchange(&mut log, upstream, exchanged).await,
-            Err(failure) => self.reply_locally(&mut log, failure).await,
+            let Some(pool) = routed.pool() else { return Box::pin(self.answer(head, &routed, &mut log)).await };
+            return match self.forward(head, (&routed, pool, split), response, &mut log, &mut visit).await {
+                Ok((upstream, exchanged)) if exchanged.switched && self.conversation.request() > 0 => {
+                    self.serve_switched(&mut log, upstream, exchanged).await
+                }
+                Ok((upstream, exchanged)) => self.after_exchange(&mut log, upstream, exchanged).await,
+                Err(Unreached::Failed(failure)) => self.reply_locally(&mut log, failure).await,
+                Err(Unreached::RouteAgain) => continue,
+            };
         }
     }
 
@@ -238,19 +250,20 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         (routed, pool, split): (&Routed, &Arc<Pool>, Option<RequestSplit>),
         response: &mut ResponseReader,
         log: &mut RequestLog,
-    ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
+        visit: &mut QueueVisit,
+    ) -> Result<(UpstreamConnection, Exchanged), Unreached> {
         let (conversation, secured) = (self.conversation, self.shared.secured);
         let context = &conversation.context;
         let request = head.request(self.client.bytes());
 
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
-        log.routed = true;
+        let is_first = !std::mem::replace(&mut log.routed, true);
         if pool.config().http == PoolHttp::Http2 && !can_carry(&request) {
-            return Err(RequestFailure::refused_request(Refused::BadTarget));
+            return Err(RequestFailure::refused_request(Refused::BadTarget).into());
         }
         let body_max = conversation.body_max(pool);
         if matches!(request.framing, Framing::Length(length) if length > body_max) {
-            return Err(RequestFailure::body_too_large());
+            return Err(RequestFailure::body_too_large().into());
         }
 
         let mut cookie = RequestCookie::read(pool, &request, clock::unix_s);
@@ -258,7 +271,9 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let values = values_of_key(pool, &request, secured.subject.as_deref());
         let facts = Facts { values: &values, ..conversation.client_info.facts() };
         self.look_up(&mut cookie, &facts).await;
-        cookie.count(context.counters_index);
+        if is_first {
+            cookie.count(context.counters_index);
+        }
         log.cookie = cookie.word();
         let of_key = || values.iter().find(|(part, _)| matches!(part, KeyPart::Cookie(_))).map(|(_, value)| *value);
         let session = || cookie.session(&request).or_else(of_key);
@@ -267,7 +282,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let follow = shared.follow(&cookie, &request);
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
-        let reached = self.reach(&connector, &mut cookie, &facts, follow, log).await?;
+        let reached = self.reach(&connector, &mut cookie, (&facts, follow), log, visit).await?;
         let Reached { upstream, backend, left, remember } = reached;
 
         let moved = cookie.client_move(left, backend);
@@ -292,7 +307,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let (asked, accept) = (log.meta, self.accept);
         let writer =
             ResponseWriter { cookie: &cookie, backend, request: asked, tls, set, follow, accept, conversation };
-        self.send(&connector, log, upstream, message, (&writer, response)).await
+        Ok(self.send(&connector, log, upstream, message, (&writer, response)).await?)
     }
 
     fn message(

@@ -1,8 +1,10 @@
 //! From a request to the connection that carries it: the backend where the client is known, or a pick → a place there →
 //! a connection that is kept, or a new one.
 //!
-//! Reads and sends no message. Invariant: a request that has to wait for a place is picked once more behind the wait, by
-//! what is true then.
+//! There are two kinds of places: those of one client at a backend (`upstreams.rs`), and those of all clients at a full one
+//! (`terminate/queue.rs`). A request takes the first kind first, and holds none of the second while it waits for the first,
+//! but behind a connect that has failed. Reads and sends no message. Invariant: a request that has to wait for a place is
+//! picked once more behind the wait, by what is true then.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,10 +19,10 @@ use crate::config::PoolHttp;
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Backend, Holds, Pick, PickScene, Pool, Remember};
+use crate::pool::{AwaitedPlace, Backend, Holds, Lease, Pick, PickScene, Pool, QueueVisit, Remember};
 use crate::sticky::{Facts, Left};
 use crate::terminate::byte_stream::ClientStream;
-use crate::terminate::connect::{Connected, Connector};
+use crate::terminate::connect::{Connected, Connector, Unchosen};
 use crate::terminate::deadline::until;
 use crate::terminate::follow::{FirstTurn, Follow, Turn};
 use crate::terminate::http2::backend::BackendConnection;
@@ -28,6 +30,20 @@ use crate::terminate::state::ConversationStage;
 
 /// Longest wait of a request for another one that is placed first.
 const TURN_WAIT: Micros = 2_000_000;
+
+/// Why a request has no connection to a backend.
+pub enum Unreached {
+    /// The request failed.
+    Failed(RequestFailure),
+    /// A reload has replaced its pool while it waited for a place: it is routed once more.
+    RouteAgain,
+}
+
+impl From<RequestFailure> for Unreached {
+    fn from(failure: RequestFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 /// A connection to the backend of a request.
 pub struct Reached {
@@ -49,20 +65,20 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     /// Finds a backend and a connection to it. `follow`: where other requests of the client went that brought no cookie,
-    /// as this one; a first one among them keeps the others waiting until it is connected.
+    /// as this one; a first one among them keeps the others waiting until it is connected. `visit`: its way through the
+    /// lines of full backends.
     pub(super) async fn reach<'p>(
         &self,
         connector: &Connector<'p>,
         cookie: &mut RequestCookie<'p>,
-        facts: &Facts<'_>,
-        follow: Option<&Follow>,
+        (facts, follow): (&Facts<'_>, Option<&Follow>),
         log: &mut RequestLog,
-    ) -> Result<Reached, RequestFailure> {
+        visit: &mut QueueVisit,
+    ) -> Result<Reached, Unreached> {
         let (context, pool) = (&self.conversation.context, connector.pool);
         let stream = &self.client.stream;
-        connector.wait_for_settled(stream, cookie.backend(), facts).await.map_err(RequestFailure::not_connected)?;
         let mut turn = None;
-        let (pick, mut place) = self.pick(pool, cookie, facts, follow, &mut turn).await?;
+        let (pick, mut place) = self.pick(connector, cookie, (facts, follow), &mut turn, visit).await?;
         log.picked = true;
 
         let reached = match self.shared.upstreams.take(pick.backend) {
@@ -78,8 +94,10 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             None => {
                 let (mut first, mut late) = (Some(pick), None);
                 let choose = async |tried: &[_]| {
-                    if first.is_some() {
-                        return first.take();
+                    if let Some(pick) = first.take()
+                        && let Some(lease) = connector.lease(visit, pick.backend)
+                    {
+                        return Ok((pick, lease));
                     }
                     // Others may wait for it.
                     place = None;
@@ -87,9 +105,18 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     let scene = || PickScene { beside, ..PickScene::new(facts, tried, clock::now_ms()) };
                     // The store may have moved the client meanwhile.
                     cookie.look_up_in_store(context, scene()).await;
-                    let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })?;
-                    place = self.place(pool, pick.backend).await.map_err(|failure| late = Some(failure)).ok()?.0;
-                    Some(pick)
+                    let chosen = connector.choose(visit, |holds| {
+                        pool.pick_or_wait(&PickScene { cookie: cookie.backend(), holds, ..scene() })
+                    });
+                    let (pick, lease) = chosen.await?;
+                    match self.place(pool, pick.backend).await {
+                        Ok((taken, _)) => place = taken,
+                        Err(failure) => {
+                            late = Some(failure);
+                            return Err(Unchosen::Ended(failure.ended));
+                        }
+                    }
+                    Ok((pick, lease))
                 };
                 let connected = connector.connect_for(stream, choose).await;
                 let connected = connected.map_err(|ended| late.unwrap_or(RequestFailure::not_connected(ended)))?;
@@ -98,6 +125,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 Reached { upstream, backend: index, left, remember }
             }
         };
+        // A connection that was kept needs no place that the client was given.
+        *visit = QueueVisit::default();
         self.shared.note_placed(pool, reached.upstream.lease.backend(), follow.is_some());
         drop(turn);
         Ok(reached)
@@ -121,7 +150,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let choose = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
             let pick = Pick { backend, index, reason, keyed: true, range: None, left: None, remember: None };
-            tried.is_empty().then_some(pick)
+            // Its place was that of the connection which has just ended.
+            tried.is_empty().then(|| (pick, Lease::new(backend))).ok_or(Unchosen::NoBackend)
         };
         let connected = connector.connect_for(&self.client.stream, choose).await;
         let connected = connected.map_err(RequestFailure::not_connected)?;
@@ -151,32 +181,67 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         Ok(UpstreamConnection { first_byte, ..self.shared.upstreams.begin(&connection) })
     }
 
-    /// Picks a backend and takes a place there, for which the request may have to wait.
+    /// Picks a backend and takes a place there, for which the request may have to wait: for its client's, and in the line
+    /// of a full backend.
     async fn pick<'p, 'f>(
         &self,
-        pool: &'p Pool,
+        connector: &Connector<'p>,
         cookie: &RequestCookie<'_>,
-        facts: &Facts<'_>,
-        follow: Option<&'f Follow>,
+        (facts, follow): (&Facts<'_>, Option<&'f Follow>),
         turn: &mut Option<FirstTurn<'f>>,
-    ) -> Result<(Pick<'p>, Option<Place>), RequestFailure> {
-        let is_held = |backend: &Arc<Backend>| self.shared.upstreams.holds(backend);
+        visit: &mut QueueVisit,
+    ) -> Result<(Pick<'p>, Option<Place>), Unreached> {
+        let (pool, stream) = (connector.pool, &self.client.stream);
         let mut taken: Option<(&Arc<Backend>, Option<Place>)> = None;
         loop {
+            connector.wait_for_settled(stream, cookie.backend(), facts).await.map_err(RequestFailure::not_connected)?;
             let beside = self.unless_gone(take_turn(follow, turn, pool, facts, &[])).await?;
-            let scene = PickScene { holds: self.holds(&is_held), ..PickScene::new(facts, &[], clock::now_ms()) };
-            let pick = pool.pick(&PickScene { cookie: cookie.backend(), beside, ..scene });
-            let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
-            match taken.take() {
-                Some((backend, place)) if Arc::ptr_eq(backend, pick.backend) => return Ok((pick, place)),
-                _ => {}
+            let picked = visit.pick_with(|given| self.pick_now(pool, (cookie, facts), beside, given));
+            let at = match &picked {
+                Ok(pick) => Some(pick.backend),
+                Err(Some(AwaitedPlace::At(index))) => pool.backends().get(*index),
+                Err(Some(AwaitedPlace::AtAny(_))) => None,
+                Err(None) => Err(RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?,
+            };
+            let kept = taken.take().filter(|(of, _)| at.is_some_and(|at| Arc::ptr_eq(of, at)));
+            let (place, waited) = match (kept, at) {
+                (Some((_, place)), _) => (place, false),
+                (None, Some(at)) => {
+                    if visit.has_place() && !self.shared.upstreams.has_place(at, is_http2(pool)) {
+                        visit.pass_on();
+                    }
+                    self.place(pool, at).await?
+                }
+                (None, None) => (None, false),
+            };
+            match picked {
+                Ok(pick) if !waited => return Ok((pick, place)),
+                Err(Some(awaited)) if !waited => {
+                    taken = at.map(|at| (at, place));
+                    let waits = connector.wait_in_line(visit, &awaited, stream.gone());
+                    waits.await.map_err(RequestFailure::not_connected)?;
+                    if connector.is_replaced() {
+                        return Err(Unreached::RouteAgain);
+                    }
+                }
+                _ => taken = at.map(|at| (at, place)),
             }
-            let (place, waited) = self.place(pool, pick.backend).await?;
-            if !waited {
-                return Ok((pick, place));
-            }
-            taken = Some((pick.backend, place));
         }
+    }
+
+    /// Picks by what is true now; `given`: where the client was given a place.
+    fn pick_now<'p>(
+        &self,
+        pool: &'p Pool,
+        (cookie, facts): (&RequestCookie<'_>, &Facts<'_>),
+        beside: Option<usize>,
+        given: Option<Holds<'_>>,
+    ) -> Result<Pick<'p>, Option<AwaitedPlace>> {
+        let is_held =
+            |backend: &Arc<Backend>| self.shared.upstreams.holds(backend) || given.is_some_and(|given| given(backend));
+        let holds = if given.is_some() { Some(&is_held as Holds<'_>) } else { self.holds(&is_held) };
+        let scene = PickScene { holds, ..PickScene::new(facts, &[], clock::now_ms()) };
+        pool.pick_or_wait(&PickScene { cookie: cookie.backend(), beside, ..scene })
     }
 
     /// Takes a place at a backend within `response_timeout`; the result says too whether it had to be waited for.
@@ -185,8 +250,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         pool: &Pool,
         backend: &Arc<Backend>,
     ) -> Result<(Option<Place>, bool), RequestFailure> {
-        let is_http2 = pool.config().http == PoolHttp::Http2;
-        let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend, is_http2)));
+        let place = Box::pin(self.unless_gone(self.shared.upstreams.place(backend, is_http2(pool))));
         let late = || RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
         match self.conversation.timeouts(Some(pool)).response {
             Some(limit) => until(clock::now() + limit, place).await.ok_or_else(late)?,
@@ -209,6 +273,11 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             }
         }
     }
+}
+
+/// True if the pool's backends speak HTTP/2.
+fn is_http2(pool: &Pool) -> bool {
+    pool.config().http == PoolHttp::Http2
 }
 
 /// Takes the turn to place a request, if those that bring no cookie have no backend that can serve it; the caller keeps

@@ -25,12 +25,7 @@ pub struct RequestSplit {
 
 impl RequestSplit {
     /// Chooses the pool of a request, counts it, and has the route lead there; `None`: its route leads to no split.
-    pub fn choose(
-        routed: &mut Routed,
-        request: &Request<'_>,
-        shared: &Shared<'_>,
-        context: &RuntimeContext,
-    ) -> Option<Self> {
+    pub fn choose(routed: &mut Routed, request: &Request<'_>, shared: &Shared<'_>) -> Option<Self> {
         let split = Arc::clone(routed.listener.split(&routed.target)?);
         let now = clock::unix_s();
         let verdict = split.read(request, now);

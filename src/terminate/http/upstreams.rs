@@ -16,14 +16,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::upstream_stream::UpstreamStream;
 use crate::attempt::FirstByte;
+use crate::clock::{self, Micros};
 use crate::pool::{Backend, Lease};
 use crate::terminate::buffer::Buffer;
 use crate::terminate::byte_stream::ByteStream as _;
 use crate::terminate::connect::Connected;
+use crate::terminate::deadline::Deadline;
 use crate::terminate::http2::backend::BackendConnection;
 
 /// Most connections that one client keeps. Clients rarely use more backends at once, and each costs a socket.
 const KEPT_MAX: usize = 4;
+
+/// How often a client that keeps connections looks whether others wait for their places.
+const LOOK_FOR_OTHERS: Micros = 100_000;
 
 /// A connection to a backend, or a stream on one, with the lease that counts the connection.
 pub struct UpstreamConnection<S = UpstreamStream> {
@@ -64,6 +69,8 @@ pub struct Upstreams {
     places: Option<Places>,
     /// For connections of HTTP/2 that are being made.
     makers: Option<Places>,
+    /// When to look whether other clients wait for the places of what is kept.
+    watch: RefCell<Deadline>,
 }
 
 impl Upstreams {
@@ -140,11 +147,12 @@ impl Upstreams {
                 self.kept.borrow_mut().clear();
                 self.http2.borrow_mut().retain(|connection| Rc::ptr_eq(connection, stream.connection()));
             }
-            return stream.leave();
+            stream.leave();
+            return self.give_to_others();
         }
         upstream.stream.reset_on_drop(false);
         upstream.place = None;
-        if !stays(&backend) {
+        if !stays(&backend) || backend.is_awaited() {
             return;
         }
         let others = if crowded { 0 } else { self.most() - 1 };
@@ -154,16 +162,59 @@ impl Upstreams {
         kept.push(upstream);
     }
 
+    /// Closes those that are not to be kept any longer, and wakes the task to do so again where no event tells of it.
+    pub fn tend(&self, cx: &mut Context<'_>) {
+        self.close_with_their_backends();
+        self.watch_for_others(cx);
+    }
+
     /// Closes those of backends that close their connections.
-    pub fn close_with_their_backends(&self) {
+    fn close_with_their_backends(&self) {
         self.kept.borrow_mut().retain(|upstream| !upstream.lease.backend().closing());
         self.http2.borrow_mut().retain(|connection| connection.is_open());
+    }
+
+    /// Closes those that no request uses at backends for which other clients wait.
+    pub fn give_to_others(&self) {
+        let given: Vec<_> = self.kept.borrow_mut().extract_if(.., |upstream| is_awaited(&upstream.lease)).collect();
+        let http2: Vec<_> = self
+            .http2
+            .borrow_mut()
+            .extract_if(.., |connection| Rc::strong_count(connection) == 1 && is_awaited(connection.lease()))
+            .collect();
+        drop((given, http2));
+    }
+
+    /// Closes those that others wait for now, and wakes the task to do so again while something is kept that others may wait for: no event tells
+    /// of them.
+    pub fn watch_for_others(&self, cx: &mut Context<'_>) {
+        let has_line = |lease: &Lease| lease.backend().may_have_line();
+        let may_be_awaited = || {
+            self.kept.borrow().iter().any(|upstream| has_line(&upstream.lease))
+                || self.http2.borrow().iter().any(|connection| has_line(connection.lease()))
+        };
+        if self.is_empty() || !may_be_awaited() {
+            return;
+        }
+        self.give_to_others();
+        if self.watch.borrow_mut().poll(cx, clock::now() + LOOK_FOR_OTHERS).is_ready() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// Closes all that are kept.
     pub fn clear(&self) {
         self.kept.take();
         self.http2.take();
+    }
+
+    /// True if a request need not wait for a place at this backend.
+    pub fn has_place(&self, backend: &Arc<Backend>, is_http2: bool) -> bool {
+        if is_http2 && self.http2_to(backend).is_some() {
+            return true;
+        }
+        let places = if is_http2 { &self.makers } else { &self.places };
+        places.as_ref().is_none_or(|places| places.of(backend).available_permits() > 0)
     }
 
     /// Takes a place at this backend, in the order of the calls; the result says too whether it had to be waited for.
@@ -179,6 +230,11 @@ impl Upstreams {
             Err(_) => (places.acquire_owned().await.ok().map(|place| Place { _permit: place }), true),
         }
     }
+}
+
+/// True if other clients wait for the place of this lease.
+fn is_awaited(lease: &Lease) -> bool {
+    lease.backend().is_awaited()
 }
 
 /// A place of a request at a backend; dropping it gives it to the next request.

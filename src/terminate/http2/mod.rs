@@ -201,7 +201,7 @@ impl Http2Client<'_> {
         while let Poll::Ready(Some(())) = Pin::new(&mut *streams).poll_next(cx) {
             self.idle_since = clock::now();
         }
-        self.shared.upstreams.close_with_their_backends();
+        self.shared.upstreams.tend(cx);
         if let Some((ended, since)) = self.over {
             // Streams notice the end of their connection by themselves.
             return match streams.is_empty() {

@@ -178,6 +178,33 @@ fn a_reset_gives_the_backends_place_back() {
 }
 
 #[test]
+fn a_stream_that_is_reset_leaves_the_line_of_a_full_backend() {
+    let site = Site::named("x");
+    let tables = pool("p", "http = true\non_full = \"queue\"\nqueue_timeout = \"60s\"\n", &[site.address()]);
+    let front = Front::with("", "pool = \"p\"\n", &tables.replace("address = ", "max_connections = 1\naddress = "));
+    let line = |count: u64| {
+        let waiting = || front.sessile.status()["pools"][0]["backends"][0]["waiting"].as_u64();
+        eventually(&format!("{count} in line"), || (waiting() == Some(count)).then_some(()));
+    };
+    let clients = [(); 3].map(|()| Client::with(&front));
+    let first = clients[0].ask("/wait/first", &[]);
+    site.arrived(1);
+    let given_up = clients[1].ask("/wait/given-up", &[]);
+    line(1);
+    let next = clients[2].ask("/wait/next", &[]);
+    line(2);
+    given_up.reset();
+    line(1);
+    assert_eq!(line_of(&front.sessile, "/wait/given-up")["ended"], "client_reset");
+    first.reset();
+    site.arrived(2);
+    site.door.open();
+    done(next);
+    let paths: Vec<_> = site.connections().into_iter().flatten().collect();
+    assert_eq!(paths, ["/wait/first", "/wait/next"]);
+}
+
+#[test]
 fn a_reset_gives_its_place_to_the_next_stream_that_waits() {
     let site = Site::named("x");
     let sessile = with_limit(1, &site);

@@ -50,6 +50,10 @@ fn of_backend(model: &Model, row: &TopRow<'_>, backend: &BackendStatus) -> Vec<(
         ("complaint", backend.complaint.clone()),
         ("weight", format!("{}{backup}", backend.weight)),
         ("open", format!("{}{most}", backend.leases)),
+        (
+            "waiting",
+            if backend.waiting > 0 { format!("{} clients for a place", backend.waiting) } else { String::new() },
+        ),
         ("rates", rates(&row.rate)),
         ("total", format!("{} connections, {} failed", totals.connections, totals.connect_failures)),
         ("bytes", format!("{} from clients, {} to clients", bytes(totals.bytes_up), bytes(totals.bytes_down))),
