@@ -4,7 +4,7 @@
 //! Does not refuse ties (`config::check` does) and has no pools, only their indexes. Precision, first to last: exact
 //! name, longest `*.` wildcard, routes without names, the default; under the same name, more conditions, then the
 //! longer CIDR. Where a condition is false, the next less precise rule is looked at. Routes about requests decide for no
-//! connection. A listener may refuse the names that neither its routes nor its certificates have ([`KnownNames`]).
+//! connection. A listener may refuse the names that neither its routes nor its certificates have (`KnownNames`).
 //!
 //! Invariant: the order in the file never decides between routes that are not tied, and a look-up allocates nothing.
 

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::{Admission, ListenerState};
 use crate::answers::{Answers, Texts};
 use crate::clock;
-use crate::config::{self, Config, Fallback, FileProblem, KeyPart, RequestLimits};
+use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};

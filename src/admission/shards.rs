@@ -18,7 +18,10 @@ pub const SWEEP_FROM: usize = 256;
 
 /// The whole map; each shard has a cache line of its own, so that two keys do not slow each other down.
 #[derive(Debug)]
-pub struct Shards<K, V>(pub(super) Box<[Padded<Mutex<Shard<K, V>>>]>);
+pub struct Shards<K, V>(pub(super) Box<[LockedShard<K, V>]>);
+
+/// A shard behind its lock.
+type LockedShard<K, V> = Padded<Mutex<Shard<K, V>>>;
 
 /// The entries behind one lock.
 #[derive(Debug)]
@@ -47,9 +50,8 @@ impl<K: Hash + Eq, V> Shards<K, V> {
 
     /// Number of all entries.
     pub fn len(&self) -> usize {
-        let count = |shard: &Padded<Mutex<Shard<K, V>>>| {
-            shard.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entries.len()
-        };
+        let count =
+            |shard: &LockedShard<K, V>| shard.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entries.len();
         self.0.iter().map(count).sum()
     }
 }

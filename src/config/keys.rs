@@ -390,7 +390,9 @@ pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> String 
     if let Some(near) = nearest(unknown, keys.keys.iter().copied()) {
         return format!("did you mean \"{near}\"?");
     }
-    let elsewhere: Vec<_> = ALL.iter().filter(|other| other.keys.contains(&unknown)).collect();
+    // A weight is far more often one of a backend than of a pool in a split.
+    let tables = ALL.iter().filter(|other| other.table != SPLIT_TO.table);
+    let elsewhere: Vec<_> = tables.filter(|other| other.keys.contains(&unknown)).collect();
     match elsewhere[..] {
         [table] if table.table.is_empty() => "it belongs at the top of the file, before the first table".to_owned(),
         [table] => format!("it belongs in {}", table.table),

@@ -26,6 +26,7 @@ mod file;
 mod foreign;
 mod headers;
 mod health;
+mod key_part;
 pub mod keys;
 mod listener;
 mod place;
@@ -52,10 +53,11 @@ pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
 pub use health::{Check, CheckKind, Eject, HttpCheck};
+pub use key_part::KeyPart;
 pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
-    Address, AllDown, Backend, Balance, KeyPart, OnMarkedDown, Pool, PoolHttp, ProxyOut, ProxyTlv, ProxyVersion, Range,
+    Address, AllDown, Backend, Balance, OnMarkedDown, Pool, PoolHttp, ProxyOut, ProxyTlv, ProxyVersion, Range,
     RangeRule,
 };
 pub use problem::Problem;
@@ -99,6 +101,14 @@ impl Config {
     /// Pools by name, for many look-ups: by a search each, they would cost the square of the number of pools.
     pub fn pools_by_name(&self) -> HashMap<&str, &Pool> {
         self.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect()
+    }
+
+    /// The cookies of pools and of splits, each with its object in messages.
+    pub fn cookies(&self) -> impl Iterator<Item = (String, &Cookie)> {
+        let pools =
+            self.pools.iter().filter_map(|pool| Some((format!("pool \"{}\"", pool.name), pool.cookie.as_ref()?)));
+        let splits = self.splits.iter().map(|split| (format!("split \"{}\"", split.name), &split.cookie));
+        pools.chain(splits)
     }
 
     /// Pools that another configuration does not have.

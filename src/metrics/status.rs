@@ -13,9 +13,8 @@ use crate::http::Refused;
 use crate::outcome::Ended;
 
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
-pub use super::splits::{SplitPoolStatus, SplitStatus};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
-pub use super::totals::{BackendTotals, BreakCount, QueueStatus, RequestTotals, mean_us};
+pub use super::totals::{BackendTotals, BreakCount, QueueStatus, RequestTotals, SplitPoolStatus, SplitStatus, mean_us};
 
 /// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

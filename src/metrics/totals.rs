@@ -1,4 +1,4 @@
-//! Sums of what threads count for a pool: [`RequestTotals`], [`BreakCount`], times of connects.
+//! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of connects.
 //!
 //! Names no series (`requests.rs` and `pools.rs` do). Invariant: a sum is of the counters of all threads.
 
@@ -17,6 +17,26 @@ pub struct BreakCount {
     pub cause: &'static str,
     /// How many they are.
     pub count: u64,
+}
+
+/// One split and its pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStatus {
+    /// Name of the split in the configuration.
+    pub name: String,
+    /// The pools, in the order of the file.
+    pub pools: Vec<SplitPoolStatus>,
+}
+
+/// One pool of a split.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPoolStatus {
+    /// Name of the pool.
+    pub pool: String,
+    /// Weight of the pool.
+    pub weight: u16,
+    /// Requests that came to it by the split, by what has chosen it: `cookie`, `connection`, `weight`.
+    pub requests: BTreeMap<String, u64>,
 }
 
 /// Requests of a pool since it was added.

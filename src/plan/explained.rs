@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::explanation::{Explanation, LiveCookie};
-use super::question::{AskedClient, ClientTraits, Question, find_down, find_listener};
-use super::split::SplitReport;
+use super::question::{AskedAt, AskedClient, ClientTraits, Question, find_down, find_listener};
+use super::split::{SplitReport, choice_of};
 use crate::answers::{Answered, location};
 use crate::config::{self, RouteGoal, Tls};
 use crate::http::answer::ID_FIELD;
@@ -80,15 +80,6 @@ pub struct AskedListener<'a, P> {
     pub live: bool,
 }
 
-/// Time of a question, on both clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct AskedAt {
-    /// Milliseconds of the process's clock.
-    pub now_ms: u64,
-    /// Seconds since 1970.
-    pub unix_s: u64,
-}
-
 /// What the shared store is to be asked for one client.
 #[derive(Debug)]
 pub struct AskedStore {
@@ -113,7 +104,7 @@ impl AskedStore {
         on_listener(snapshot, question, |asked, client, traits| {
             let found = asked.route(&asked.facts(client, traits), traits).ok()?;
             let index = match asked.splits.of(found.route).filter(|_| found.pool.is_none()) {
-                Some(split) => asked.choice_of(split, traits, at).1?,
+                Some(split) => choice_of(split, (asked.pools, asked.down), traits, at).1?,
                 None => found.pool?,
             };
             let (pool, down) = (&snapshot.pools[index], &asked.down[index]);
@@ -205,7 +196,7 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
             Ok(RouteMatch { pool, route }) => {
                 report.route = route.map(|route| route + 1);
                 let split = self.splits.of(route).filter(|_| pool.is_none());
-                let (said, chosen) = split.map(|split| self.choice_of(split, traits, at)).unzip();
+                let (said, chosen) = split.map(|split| choice_of(split, (self.pools, self.down), traits, at)).unzip();
                 report.split = said;
                 match pool.or(chosen.flatten()) {
                     Some(pool) => self.explain(pool, &facts, (traits, at, store), &mut report),

@@ -41,11 +41,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::cookies::{CookieKeys, LostCookie, cookie_warnings};
-pub use self::explained::{AskedAt, AskedListener, AskedStore, ClientReport, StoreAnswers};
+pub use self::explained::{AskedListener, AskedStore, ClientReport, StoreAnswers};
 pub use self::explanation::{ExplainedCandidate, ExplainedEntry, ExplainedLine, Explanation, LiveCookie};
 pub use self::headline::Headline;
 pub use self::live::{Live, MoveTally, Running, Shift};
-pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};
+pub use self::question::{AskedAt, AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};
 pub use self::split::{SplitPlan, SplitReport, SplitShare};
 
 pub use self::ways::{RouteMove, RoutedAway};

@@ -23,6 +23,15 @@ pub struct Question {
     pub down: Vec<String>,
 }
 
+/// Time of a question, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedAt {
+    /// Milliseconds of the process's clock.
+    pub now_ms: u64,
+    /// Seconds since 1970.
+    pub unix_s: u64,
+}
+
 /// What clients bring besides their address, as it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WrittenTraits {

@@ -8,9 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::explained::{AskedAt, AskedListener};
 use super::percent;
-use super::question::ClientTraits;
+use super::question::{AskedAt, ClientTraits};
 use crate::config::{self, Config};
 use crate::pool::Pool;
 use crate::split::{ChosenBy, Split};
@@ -56,26 +55,29 @@ pub struct SplitPlan {
     pub lost_cookie: bool,
 }
 
-impl<P: Borrow<Pool>> AskedListener<'_, P> {
-    /// What a split does with the client, and the index of the pool that the client has; `None`: it is new.
-    pub(super) fn choice_of(&self, split: &Split, traits: &ClientTraits, at: AskedAt) -> (SplitReport, Option<usize>) {
-        let verdict = split.read(&traits.request(), at.unix_s);
-        let down = |pool: usize| self.down.get(pool).map_or(&[][..], |down| &down[..]);
-        let takes_new = |pool: usize| {
-            self.pools.get(pool).is_some_and(|of_index| of_index.borrow().takes_new_without(down(pool), at.now_ms))
-        };
-        let known = verdict.and_then(CookieVerdict::backend).and_then(|member| split.members().get(member));
-        let weights = split.open_weights(takes_new);
-        let by = if known.is_some() { ChosenBy::Cookie } else { ChosenBy::Weight };
-        let report = SplitReport {
-            name: split.name().to_string(),
-            pool: known.map(|known| known.name.to_string()),
-            by: by.word().to_owned(),
-            verdict: verdict.map(|verdict| verdict.word().to_owned()),
-            new_clients: shares(split.members().iter().map(|member| &*member.name).zip(weights)),
-        };
-        (report, known.map(|known| known.pool))
-    }
+/// What a split does with a client, and the index of the pool that the client has; `None`: it is new. `down`: names of
+/// backends that are supposed to be down, by pool.
+pub(super) fn choice_of<P: Borrow<Pool>>(
+    split: &Split,
+    (pools, down): (&[P], &[Vec<String>]),
+    traits: &ClientTraits,
+    at: AskedAt,
+) -> (SplitReport, Option<usize>) {
+    let verdict = split.read(&traits.request(), at.unix_s);
+    let down = |pool: usize| down.get(pool).map_or(&[][..], |down| &down[..]);
+    let takes_new =
+        |pool: usize| pools.get(pool).is_some_and(|found| found.borrow().takes_new_without(down(pool), at.now_ms));
+    let known = verdict.and_then(CookieVerdict::backend).and_then(|member| split.members().get(member));
+    let weights = split.open_weights(takes_new);
+    let by = if known.is_some() { ChosenBy::Cookie } else { ChosenBy::Weight };
+    let report = SplitReport {
+        name: split.name().to_string(),
+        pool: known.map(|known| known.name.to_string()),
+        by: by.word().to_owned(),
+        verdict: verdict.map(|verdict| verdict.word().to_owned()),
+        new_clients: shares(split.members().iter().map(|member| &*member.name).zip(weights)),
+    };
+    (report, known.map(|known| known.pool))
 }
 
 fn shares<'n>(weights: impl Iterator<Item = (&'n str, u64)>) -> Vec<SplitShare> {
@@ -91,31 +93,35 @@ fn shares<'n>(weights: impl Iterator<Item = (&'n str, u64)>) -> Vec<SplitShare> 
 impl SplitPlan {
     /// Every split that the change adds, removes or alters.
     pub(super) fn all(old: &Config, new: &Config) -> Vec<Self> {
-        let find = |config: &'_ Config, name: &str| config.splits.iter().find(|split| split.name == name).cloned();
-        let kept = new.splits.iter().map(|after| (find(old, &after.name), Some(after.clone())));
-        let is_gone = |before: &&config::Split| find(new, &before.name).is_none();
-        let gone = old.splits.iter().filter(is_gone).map(|before| (Some(before.clone()), None));
+        let kept = new.splits.iter().map(|after| (find(old, &after.name), Some(after)));
+        let gone =
+            old.splits.iter().filter(|before| find(new, &before.name).is_none()).map(|before| (Some(before), None));
         kept.chain(gone)
             .filter(|(before, after)| before != after)
             .map(|(before, after)| Self::of(before, after))
             .collect()
     }
 
-    fn of(before: Option<config::Split>, after: Option<config::Split>) -> Self {
-        let of_split = |split: &Option<config::Split>| {
-            let to = split.iter().flat_map(|split| &split.to);
+    fn of(before: Option<&config::Split>, after: Option<&config::Split>) -> Self {
+        let of_split = |split: Option<&config::Split>| {
+            let to = split.into_iter().flat_map(|split| &split.to);
             shares(to.map(|to| (to.pool.as_str(), u64::from(to.weight))))
         };
-        let both = before.as_ref().zip(after.as_ref());
+        let both = before.zip(after);
         let is_left = |pool: &&str| both.is_some_and(|(_, after)| after.pools().all(|kept| kept != *pool));
         Self {
-            split: after.as_ref().or(before.as_ref()).map_or_else(String::new, |split| split.name.clone()),
-            before: of_split(&before),
-            after: of_split(&after),
-            left: before.iter().flat_map(|split| split.pools()).filter(is_left).map(str::to_owned).collect(),
+            split: after.or(before).map_or_else(String::new, |split| split.name.clone()),
+            before: of_split(before),
+            after: of_split(after),
+            left: before.into_iter().flat_map(config::Split::pools).filter(is_left).map(str::to_owned).collect(),
             lost_cookie: both.is_some_and(|(before, after)| before.cookie.name != after.cookie.name),
         }
     }
+}
+
+/// The split of this name.
+fn find<'c>(config: &'c Config, name: &str) -> Option<&'c config::Split> {
+    config.splits.iter().find(|split| split.name == name)
 }
 
 impl fmt::Display for SplitPlan {

@@ -16,7 +16,7 @@ use crate::counters::{BackendCounters, Counter, Padded, PoolCounters};
 use crate::http::Refused;
 use crate::pool::drain::Drain;
 use crate::pool::figures::{BackendFigures, MovesByCause};
-use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, FailedConnection, passed, signed};
+use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, FailedConnection, signed};
 use crate::pool::line::{PlaceQueue, Places};
 use crate::pool::ready::{LeaseCount, ReadyBackends};
 use crate::sticky::cookie::CookieVerdict;

@@ -16,8 +16,7 @@ use super::own_files;
 use crate::answers::{self, Texts};
 use crate::clock;
 use crate::config::{
-    self, CheckedConfig, Config, Cookie, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal,
-    is_open_to_all,
+    self, CheckedConfig, Config, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal, is_open_to_all,
 };
 use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
@@ -151,7 +150,7 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
 /// Like [`cookie_keys`], where `in_force` has the keys of a file that is still to be made.
 pub(super) fn cookie_keys_after(config: &Config, in_force: Option<&Config>) -> Result<Rings, Vec<FileProblem>> {
     let (mut rings, mut problems) = (Rings::default(), Vec::new());
-    for (object, cookie) in own_cookies(config) {
+    for (object, cookie) in config.cookies() {
         let CookieMode::Insert(insert) = &cookie.mode else { continue };
         if rings.of(&insert.keys).is_some() {
             continue;
@@ -179,16 +178,9 @@ pub(super) fn cookie_keys_after(config: &Config, in_force: Option<&Config>) -> R
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
 }
 
-/// The cookies of pools and of splits, each with its object in messages.
-pub(super) fn own_cookies(config: &Config) -> impl Iterator<Item = (String, &Cookie)> {
-    let pools = config.pools.iter().filter_map(|pool| Some((format!("pool \"{}\"", pool.name), pool.cookie.as_ref()?)));
-    let splits = config.splits.iter().map(|split| (format!("split \"{}\"", split.name), &split.cookie));
-    pools.chain(splits)
-}
-
 /// The object and the path of the key file that a configuration makes; `None`: it names its files, or needs none.
 pub(super) fn made_key_file(config: &Config) -> Option<(String, &Path)> {
-    own_cookies(config).find_map(|(object, cookie)| Some((object, cookie.made_keys()?)))
+    config.cookies().find_map(|(object, cookie)| Some((object, cookie.made_keys()?)))
 }
 
 /// The text of a key file that is to be made at this path: that of the configuration in force, if its file has another

@@ -14,7 +14,6 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::geteuid;
 
-use super::files::own_cookies;
 use crate::config::{Bind, Config, FileProblem, LogOutput};
 use crate::detached::{self, Patience};
 use crate::regular_file;
@@ -161,7 +160,7 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
         is_socket: false,
         is_kept: true,
     });
-    let keys = own_cookies(config).filter_map(|(object, cookie)| {
+    let keys = config.cookies().filter_map(|(object, cookie)| {
         let (path, object) = (cookie.made_keys()?, format!("{object}: cookie"));
         Some(WrittenFile { object, key: "keys", element: None, path, is_socket: false, is_kept: true })
     });

@@ -21,8 +21,8 @@ use crate::events::{self, Event, EventKind, EventRing};
 use crate::metrics;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
-    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus,
-    SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus,
+    SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
 use crate::plan::{ClientReport, Plan, Question};

@@ -64,11 +64,11 @@ fn certificate_names(listener: &config::Listener, config: &Config) -> Result<Vec
     }
     let of_thread = config.clone();
     let loaded = load::in_time(move || Termination::load(&of_thread, None, clock::now_ms))?;
-    loaded.map(|tls| tls.names(&listener.name).to_vec()).map_err(unreadable)
+    loaded.map(|tls| tls.names(&listener.name).to_vec()).map_err(|problems| unreadable(&problems))
 }
 
 /// The problems of files that have to be read.
-fn unreadable(problems: Vec<FileProblem>) -> CommandError {
+fn unreadable(problems: &[FileProblem]) -> CommandError {
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
     CommandError::Usage(problems.join("; "))
 }
@@ -78,7 +78,7 @@ fn rings(config: &Config, with_cookies: bool) -> Result<Rings, CommandError> {
     let of_thread = config.clone();
     match load::in_time(move || cookie_keys(&of_thread))? {
         Ok(rings) => Ok(rings),
-        Err(problems) if with_cookies => Err(unreadable(problems)),
+        Err(problems) if with_cookies => Err(unreadable(&problems)),
         Err(_) => Ok(Rings::default()),
     }
 }

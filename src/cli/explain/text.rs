@@ -278,7 +278,7 @@ mod tests {
         };
         assert_eq!(line(Some("b"), 1, false), "waits for a place at b, 5000 ms at most; 1 client waits for it already");
         assert_eq!(line(Some("b"), 9, true), "is refused: 9 clients wait for a place at b, which are as many as may");
-        assert_eq!(line(None, 0, false), "    it already", "the end of a sentence of two lines");
+        assert_eq!(line(None, 0, false), "    already", "the end of a sentence of two lines");
     }
 
     #[test]

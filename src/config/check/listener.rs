@@ -184,14 +184,19 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>, splits: &
     if tls == Tls::Off {
         no_hello_keys(&section, &sections);
     }
+    judge(&section, &config);
+    tie::check(&config.routes, &sections);
+    ParsedListener { config, section, routes: sections, binds, splits: Rc::clone(splits) }
+}
+
+/// Reports keys that do not fit each other.
+fn judge(section: &Section<'_>, config: &Listener) {
     if !config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
-    requests_can_be_split(&section, &config);
-    silent_clients_may_wait(&section, &config);
-    names_may_be_unknown(&section, &config);
-    tie::check(&config.routes, &sections);
-    ParsedListener { config, section, routes: sections, binds, splits: Rc::clone(splits) }
+    requests_can_be_split(section, config);
+    silent_clients_may_wait(section, config);
+    names_may_be_unknown(section, config);
 }
 
 /// Reports a split where no request can be read.

@@ -165,8 +165,9 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     async fn write_reply(&mut self, text: &[u8], silence: Micros) {
+        // A client that is told at once to send no more may not read what it was sent before: curl 7 does not.
         if self.write_last(text).await {
-            self.finish_and_drain(silence).await;
+            self.finish_and_read(silence).await;
         }
     }
 

@@ -62,7 +62,7 @@ use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::{Framing, Method, Refused};
-use crate::outcome::Ended;
+use crate::outcome::{Ended, PickReason};
 use crate::pool::request_key::values_of_key;
 use crate::pool::{Pool, QueueVisit};
 use crate::sticky::Facts;
@@ -215,7 +215,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 Ok(routed) => routed,
                 Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
             };
-            let split = RequestSplit::choose(&mut routed, &request, &self.shared);
+            let split = RequestSplit::choose(&mut routed, &request, self.shared.followed());
             log.split = split.as_ref().map(|split| (Arc::clone(split.split.name()), split.choice.by));
             log.route = routed.target.route;
             log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);

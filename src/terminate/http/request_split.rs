@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use super::shared::Shared;
 use crate::clock;
 use crate::http::edit::CookieNames;
 use crate::http::head::Request;
-use crate::split::{Split, SplitChoice};
+use crate::split::{ChosenBy, Split, SplitChoice};
 use crate::sticky::cookie::CookieVerdict;
 use crate::terminate::Routed;
+use crate::terminate::follow::Follow;
 use crate::terminate::runtime::RuntimeContext;
 
 /// The choice of a split for one request.
@@ -24,17 +24,26 @@ pub struct RequestSplit {
 }
 
 impl RequestSplit {
-    /// Chooses the pool of a request, counts it, and has the route lead there; `None`: its route leads to no split.
-    pub fn choose(routed: &mut Routed, request: &Request<'_>, shared: &Shared<'_>) -> Option<Self> {
+    /// Chooses the pool of a request, and has the route lead there; `None`: its route leads to no split. Without a valid
+    /// cookie it follows the others of its connection.
+    pub fn choose(routed: &mut Routed, request: &Request<'_>, follow: Option<&Follow>) -> Option<Self> {
         let split = Arc::clone(routed.listener.split(&routed.target)?);
         let now = clock::unix_s();
         let verdict = split.read(request, now);
         let takes_new =
             |pool: usize| routed.listener.pools.get(pool).is_some_and(|pool| pool.takes_new(clock::now_ms()));
-        let choice = shared.choose(&split, verdict, takes_new);
-        split.count(choice, context.counters_index);
+        let followed = follow.and_then(|follow| split.index_of(&follow.pool_of_split(split.name())?));
+        let choice = split.choose(verdict, followed, takes_new);
+        if let Some((follow, pool)) = follow.zip(split.members().get(choice.member)) {
+            follow.note_split(split.name(), &pool.name, choice.by == ChosenBy::Cookie);
+        }
         routed.target.pool = split.members().get(choice.member).map(|member| member.pool);
         Some(Self { split, choice, verdict, now })
+    }
+
+    /// Counts the request among those of its pool.
+    pub fn count(&self, context: &RuntimeContext) {
+        self.split.count(self.choice, context.counters_index);
     }
 
     /// Names of the split's cookie, which backends neither get nor set.

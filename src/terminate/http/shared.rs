@@ -12,8 +12,6 @@ use crate::access_log::LastSession;
 use crate::config::Tls;
 use crate::http::head::Request;
 use crate::pool::{Backend, Pool};
-use crate::split::{ChosenBy, Split, SplitChoice};
-use crate::sticky::cookie::CookieVerdict;
 use crate::terminate::Routed;
 use crate::terminate::conversation::Conversation;
 use crate::terminate::follow::Follow;
@@ -80,7 +78,7 @@ impl<'a> Shared<'a> {
     /// that is valid. A header field in the place of a cookie is not one that a browser has for all its requests: each
     /// request without it may begin a session of its own.
     pub fn follow(&self, cookie: &RequestCookie<'_>, request: &Request<'_>) -> Option<&Follow> {
-        let follow = self.follow.as_deref()?;
+        let follow = self.followed()?;
         let brought = cookie.session(request);
         if let Some(value) = brought.filter(|_| cookie.backend().is_some()) {
             follow.note_cookie(value);
@@ -89,21 +87,9 @@ impl<'a> Shared<'a> {
         (is_cookie && brought.is_none()).then_some(follow)
     }
 
-    /// Chooses the pool of a request by its split; without a valid cookie it follows the others of its connection.
-    pub fn choose(
-        &self,
-        split: &Split,
-        verdict: Option<CookieVerdict>,
-        takes_new: impl Fn(usize) -> bool,
-    ) -> SplitChoice {
-        let follow = self.follow.as_deref();
-        let followed = follow.and_then(|follow| split.index_of(&*follow.pool_of_split(split.name())?));
-        let choice = split.choose(verdict, followed, takes_new);
-        let pool = split.members().get(choice.member);
-        if let Some((follow, pool)) = follow.zip(pool) {
-            follow.note_split(split.name(), &pool.name, choice.by == ChosenBy::Cookie);
-        }
-        choice
+    /// What requests of the client without a cookie follow; `None`: each is placed by itself.
+    pub fn followed(&self) -> Option<&Follow> {
+        self.follow.as_deref()
     }
 
     /// Notes where a request has its place; `follows`: it has brought no cookie.

@@ -55,7 +55,7 @@ impl Server {
     /// Starts it with this name and an age, in milliseconds, at which it ends a connection in order.
     fn aging(name: &str, age_ms: u32) -> Self {
         Self::start_as(free_address(), name, None, |command| {
-            _ = command.env("MAX_CONNECTION_AGE_MS", age_ms.to_string())
+            command.env("MAX_CONNECTION_AGE_MS", age_ms.to_string());
         })
     }
 

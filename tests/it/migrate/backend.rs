@@ -135,6 +135,8 @@ fn answer(stream: impl Read + Write, seen: &str, held: &AtomicUsize) -> std::io:
             let mut fields = head.lines().filter_map(|line| line.split_once(": "));
             fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
+        let length = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        std::io::copy(&mut stream.by_ref().take(length), &mut std::io::sink())?;
         if let Some(key) = field("sec-websocket-key") {
             let accept = derive_accept_key(key.as_bytes());
             write!(

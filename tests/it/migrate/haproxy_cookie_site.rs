@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use super::backend::{HOLD, Web};
 use super::client::{Answer, ask, curl};
 use super::{Proxy, Site, with_quick_checks};
+use crate::support::program::output;
 use crate::support::{eventually, has, http};
 
 const FILE: &str = "haproxy-cookie-site";
@@ -221,5 +222,23 @@ fn a_visitor_moves_once_when_its_backend_goes_and_sees_a_page_while_there_is_non
     stage.web[0] = Some(Stage::web(&stage.site, 1));
     for index in everywhere {
         eventually("web1 again", || (visit(&stage, index).backend() == "web1").then_some(()));
+    }
+}
+
+#[test]
+fn a_source_with_more_than_a_hundred_requests_at_once_is_refused_and_no_other_one() {
+    let Some(stage) = Stage::start("a_source_with_more_than_a_hundred_requests_at_once_is_refused_and_no_other_one")
+    else {
+        return;
+    };
+    for proxy in &stage.proxies {
+        let many = format!("{SITE}/?[1-250]");
+        let text = output(&mut curl(&stage.site, proxy.at(SECURE), &["--http1.1", "--interface", "127.0.3.9"], &many));
+        let statuses =
+            |status: &str| text.lines().filter(|line| line.starts_with(&format!("HTTP/1.1 {status} "))).count();
+        let (good, refused) = (statuses("200"), statuses("429"));
+        assert!(good >= 100 && refused > 0 && good + refused == 250, "{}: {good}, {refused}", proxy.name);
+        let other = ask(&stage.site, proxy.at(SECURE), &["--interface", "127.0.3.10"], SITE);
+        assert_eq!(other.status, 200, "{}", proxy.name);
     }
 }

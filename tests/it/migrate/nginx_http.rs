@@ -33,6 +33,7 @@ impl Stage {
         let proxies = site.both(test, FILE, |text| {
             // Requests of one client are many here, and a password is none.
             let text = text.replace("rate=10r/s", "rate=1000r/s").replace("burst=20;", "burst=1000 nodelay;");
+            let text = text.replace("request_rate = \"10/s\"\nrequest_burst = 20", "request_rate = \"1000/s\"");
             text.replace("auth_basic x; auth_basic_user_file x;", "")
         });
         Some(Self { proxies, site, backends })
@@ -149,5 +150,21 @@ fn a_page_is_shown_while_there_is_no_backend() {
     stage.backends = Stage::backends(&stage.site);
     for proxy in &stage.proxies {
         eventually("an answer", || (stage.get(proxy, &[], "/").status == 200).then_some(()));
+    }
+}
+
+#[test]
+fn a_body_of_more_than_20_mib_is_refused_before_it_is_sent() {
+    let Some(stage) = Stage::start("a_body_of_more_than_20_mib_is_refused_before_it_is_sent") else { return };
+    let file = stage.site.path().join("body");
+    for (bytes, status) in [(20 << 20, 200), ((20 << 20) + 1, 413)] {
+        std::fs::File::create(&file).unwrap().set_len(bytes).unwrap();
+        let body = format!("@{}", file.display());
+        for proxy in &stage.proxies {
+            for version in VERSIONS {
+                let got = stage.get(proxy, &[version, "--header", "Expect:", "--data-binary", &body], "/");
+                assert_eq!(got.status, status, "{} {version}", proxy.name);
+            }
+        }
     }
 }

@@ -77,6 +77,9 @@ struct Fleet {
     backends: Backends,
 }
 
+/// A change in the middle of a load.
+type Step<'s> = &'s dyn Fn(&mut Fleet);
+
 impl Fleet {
     /// Starts it with these keys of the pool, and so many backends at first; `None`: there is no Redis.
     fn start(test: &str, options: &str, backends: usize) -> Option<Self> {
@@ -116,7 +119,7 @@ impl Fleet {
     fn hold(mut self, way: Way, backends: [usize; 2]) {
         let (sessions, tally, began) = (size(SESSIONS_VARIABLE, SESSIONS), Arc::new(Tally::default()), Instant::now());
         let load = carriers::start(way, self.addresses.clone(), sessions, &tally);
-        let steps: [(usize, &dyn Fn(&mut Self)); 5] = [
+        let steps: [(usize, Step<'_>); 5] = [
             (2, &|fleet| fleet.reload(backends[0], "connect_timeout = \"3s\"\n")),
             (3, &|fleet| fleet.reload(backends[1], "connect_timeout = \"3s\"\n")),
             (5, &|fleet| fleet.restart(0)),

@@ -14,6 +14,7 @@ macro_rules! examples {
 pub(super) const EXAMPLES: &[(&str, &str)] = examples![
     "behind-decoder.toml",
     "behind-proxy.toml",
+    "canary.toml",
     "ecmp-fleet.toml",
     "https.toml",
     "locations.toml",

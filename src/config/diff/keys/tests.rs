@@ -84,7 +84,7 @@ fn add(to: &mut Table, more: &Table) {
 fn every_key_of_the_process_has_its_time() {
     for of in [&keys::TOP, &keys::ADMIN, &keys::LOG, &keys::METRICS] {
         let table = of.table.trim_matches(['[', ']']);
-        let tables = ["admin", "log", "metrics", "tls", "limits", "store", "listener", "pool"];
+        let tables = ["admin", "log", "metrics", "tls", "limits", "store", "listener", "pool", "split"];
         for key in of.keys.iter().filter(|key| !table.is_empty() || !tables.contains(*key)) {
             let times = AT_ONCE.iter().chain(&NEXT_START).filter(|known| **known == (table, *key)).count();
             assert_eq!(times, 1, "[{table}] {key}: when does a change take effect?");

@@ -7,7 +7,7 @@ use crate::http2_frames::site::Site;
 use crate::http2_frames::wire::*;
 
 /// Frames of each flood.
-const FRAMES: u32 = 30_000;
+pub(super) const FRAMES: u32 = 30_000;
 
 pub(super) const FLOOD: &[&str] = &["http2_flood"];
 

@@ -107,7 +107,7 @@ fn what_attacks_leave_does_not_add_up() {
             for stream in 0..50 {
                 client.send(post(2 * stream + 1, "/stalled"));
             }
-            flood(client, 5_000, |at| frame(DATA, 0, 2 * (at % 50) + 1, b"x"));
+            flood(client, floods::FRAMES, |at| frame(DATA, 0, 2 * (at % 50) + 1, b"x"));
         })
         .or_code(&[ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR]),
     ];

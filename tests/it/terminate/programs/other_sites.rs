@@ -14,7 +14,7 @@ const VISITS: usize = 6;
 const BACKENDS: usize = 4;
 
 /// A server of pages: its own is its name, which it also tells a page that has it in a frame.
-fn server(name: String) -> Backend {
+fn server(name: &str) -> Backend {
     let script = "<script>parent.postMessage(document.title, '*')</script>";
     page(format!("<!doctype html><title>{name}</title><body>{name}{script}"))
 }
@@ -56,7 +56,7 @@ impl Scene {
         // Debian's Chromium keeps cookies out of frames of other sites unless its user allows them.
         let allowing = json!({ "profile": { "cookie_controls_mode": 0 } });
         let browser = Browser::with(test, hosts, &["--ignore-certificate-errors".to_owned()], &allowing)?;
-        let servers: Vec<_> = (0..BACKENDS).map(|number| server(format!("b{number}"))).collect();
+        let servers: Vec<_> = (0..BACKENDS).map(|number| server(&format!("b{number}"))).collect();
         let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
         let pool = |name: &str, cookie: &str| {
             let cookie = format!("cookie = {{ mode = \"insert\", keys = \"$FILES/cookie.keys\", {cookie} }}\n");
