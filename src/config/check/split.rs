@@ -40,7 +40,7 @@ pub(super) fn split(section: Section<'_>) -> ParsedSplit<'_> {
     let mut first: HashMap<&str, usize> = HashMap::new();
     for (place, to) in sections.iter().zip(&to).filter(|(_, to)| !to.pool.is_empty()) {
         if let Some(line) = first.insert(&to.pool, place.at("pool")).map(|earlier| place.line(earlier)) {
-            place.error("pool", Bad::new(format!("pool \"{}\" stands twice, also in line {line}", to.pool)));
+            place.error("pool", Bad::new(format!("pool \"{}\" is taken by an earlier one, in line {line}", to.pool)));
         }
     }
     let cookie = cookie::of_split(&section, &name);

@@ -66,7 +66,7 @@ fn each_mistake_in_a_split_is_named_at_its_place() {
         (
             by,
             web("[{ pool = \"a\" }, { pool = \"a\" }]"),
-            "7:32: split \"web\": to #2: pool \"a\" stands twice, also in line 7",
+            "7:32: split \"web\": to #2: pool \"a\" is taken by an earlier one, in line 7",
         ),
         (by, web("{ pool = \"z\" }"), "7:15: split \"web\": to #1: pool \"z\" is not the name of a pool"),
         (
