@@ -202,7 +202,7 @@ fn request_route_by_host_and_path(bencher: Bencher<'_, '_>, routes: usize) {
 /// The last route is that of the usual request.
 fn request_table(routes: usize) -> RequestTable {
     let mut text = String::from("[[pool]]\nname = \"app\"\nhttp = true\nbackend = [\"127.0.0.1:9000\"]\n");
-    text += "[[listener]]\naddress = \"127.0.0.1:8080\"\npool = \"app\"\n";
+    text += "[[listener]]\nname = \"web\"\nbind = \"127.0.0.1:8080\"\npool = \"app\"\n";
     for number in 0..routes {
         let back = routes - 1 - number;
         let (host, path) = match (back / 20, back % 20) {
