@@ -234,7 +234,9 @@ fn new_users_are_even_under_skewed_popularity_and_no_known_one_moves() {
         let uneven = (most * first.new.len()) as f64 / users as f64;
         println!("{balance}: {users} users, most at one backend {uneven:.3} times the mean: {:?}", first.new);
         assert_eq!((first.new.len(), first.moved.len()), (4, 0));
-        assert!(uneven <= 1.1, "{balance}: {uneven}");
+        // Backends that are all at rest are alike to load: of few users, chance then places some more at one of four.
+        let chance = 1.0 + 4.0 * (3.0 / users as f64).sqrt();
+        assert!(uneven <= chance.max(1.1), "{balance}: {uneven}");
 
         site.reload(4, "connect_timeout = \"3s\"\n");
         assert_eq!(site.round(requests / 3).moved, [], "{balance}: a reload");
