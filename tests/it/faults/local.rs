@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde_json::Value;
 
 use super::peer::{Blackhole, Holding, RESET, ask, connect, connect_from, hear, hello, is_quiet, reset, rest, say};
 use super::{
@@ -295,7 +296,7 @@ fn a_panic_costs_one_connection() {
                         "preread" => say(&stream, &hello(None, 0)[..20]),
                         _ => say(&stream, hello(Some("black.example"), 0)),
                     }
-                    let id = id_of(scene.sessile, &stream, stage);
+                    let id = id_of(scene, &stream, stage);
                     let (status, _) =
                         http::unix_post(&scene.sessile.admin(), &format!("/connections/{id}/panic")).unwrap();
                     assert_eq!(status, 202);
@@ -315,12 +316,14 @@ fn a_panic_costs_one_connection() {
     assert_eq!(panics.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>(), 15);
 }
 
-/// The number of a client's connection once it is in a stage.
-fn id_of(sessile: &Sessile, client: &TcpStream, stage: &str) -> u64 {
+/// The number of a client's connection once it is in a stage. Two connections of one address and port may be open at
+/// once, to two listeners: the kernel gives a port for each destination.
+fn id_of(scene: &Scene<'_>, client: &TcpStream, stage: &str) -> u64 {
     let own = client.local_addr().expect("an address").to_string();
+    let asked = |known: &&Value| known["listener"] == scene.case && known["client"] == own.as_str();
     eventually(&format!("a connection of {own} in {stage}"), || {
-        let shown = sessile.json("/connections");
-        let known = shown["connections"].as_array()?.iter().find(|known| known["client"] == own.as_str())?;
+        let shown = scene.sessile.json("/connections");
+        let known = shown["connections"].as_array()?.iter().find(asked)?;
         (known["stage"] == stage).then(|| known["id"].as_u64()).flatten()
     })
 }
