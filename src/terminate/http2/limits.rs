@@ -9,8 +9,11 @@ use crate::clock::Micros;
 
 /// Streams that a client may reset at once, and a second: as Node.js has it (`streamResetBurst`, `streamResetRate`).
 const RESETS: (u64, u64) = (1_000, 33);
+/// Streams that this process may have to reset for what the client did: as many as clients open before they know how
+/// many they may, which RFC 9113 §6.5.2 recommends to be 100 or more.
+const RESETS_CAUSED: (u64, u64) = (100, 33);
 /// Frames of control, and empty ones, that a client may send at once and a second.
-const CONTROLS: (u64, u64) = (10_000, 1_000);
+const CONTROLS: (u64, u64) = (1_000, 1_000);
 /// The same for a backend.
 const RESETS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
 const CONTROLS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
@@ -77,6 +80,8 @@ pub struct FrameCounter {
     written: u64,
     /// Frames of control that frames of DATA to the client have earned.
     answers: u64,
+    /// Frames that have begun and were not taken by [`Self::take_frames`].
+    frames: u64,
 }
 
 impl FrameCounter {
@@ -92,6 +97,7 @@ impl FrameCounter {
             head_began: None,
             written: 0,
             answers: 0,
+            frames: 0,
         }
     }
 
@@ -137,6 +143,11 @@ impl FrameCounter {
         self.head_began
     }
 
+    /// The number of frames that have begun since the last call.
+    pub fn take_frames(&mut self) -> u64 {
+        std::mem::take(&mut self.frames)
+    }
+
     /// Counts bytes that were written to the client, with the frames of DATA that begin in them.
     pub fn note_written(&mut self, count: usize, data_frames: u64) {
         self.written = (self.written + count as u64).min(WINDOW_MAX);
@@ -155,6 +166,7 @@ impl FrameCounter {
 
     /// Counts the frame that begins with this head.
     fn begin(&mut self, head: FrameHead, now: Micros) -> Result<(), Excess> {
+        self.frames += 1;
         if !std::mem::replace(&mut self.begun, true) && (head.kind != SETTINGS || head.has(ACK)) {
             return Err(Excess::NoSettings);
         }
@@ -212,7 +224,7 @@ pub struct ResetCounter {
 impl ResetCounter {
     /// The state before the first frame.
     pub fn new() -> Self {
-        Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS), seen: 0, data_frames: 0 }
+        Self { walk: FrameWalk::default(), resets: Bucket::new(RESETS_CAUSED), seen: 0, data_frames: 0 }
     }
 
     /// Follows the frames of this process to a backend, behind its preface.
@@ -326,14 +338,14 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_limit() {
-        let (flood, resets, none) = ((10_000, Some(Excess::Flood)), (1_000, Some(Excess::Resets)), (20_000, None));
+        let (flood, resets, none) = ((1_000, Some(Excess::Flood)), (1_000, Some(Excess::Resets)), (20_000, None));
         for (what, frame, wanted) in [
             ("resets", frame(RST_STREAM, 0, &[0; 4]), resets),
             ("pings", frame(PING, 0, &[0; 8]), flood),
             ("answers to pings", frame(PING, ACK, &[0; 8]), flood),
-            ("settings", frame(SETTINGS, 0, &[0; 6]), (1_000, Some(Excess::Flood))),
-            ("empty settings", frame(SETTINGS, 0, &[]), (1_000, Some(Excess::Flood))),
-            ("answers to settings", frame(SETTINGS, ACK, &[]), (1_000, Some(Excess::Flood))),
+            ("settings", frame(SETTINGS, 0, &[0; 6]), (100, Some(Excess::Flood))),
+            ("empty settings", frame(SETTINGS, 0, &[]), (100, Some(Excess::Flood))),
+            ("answers to settings", frame(SETTINGS, ACK, &[]), (100, Some(Excess::Flood))),
             ("priorities", frame(2, 0, &[0; 5]), flood),
             ("updates of priorities", frame(0x10, 0, &[0; 5]), flood),
             ("unknown frames", frame(0xBA, 0xFF, &[0; 30]), flood),
@@ -362,7 +374,7 @@ mod tests {
         let (reset, ping) = (frame(RST_STREAM, 0, &[0; 4]), frame(PING, 0, &[0; 8]));
         let mut counter = begun();
         assert_eq!(most(&mut counter, &reset, SECOND).0, 1_000);
-        assert_eq!(most(&mut counter, &ping, SECOND).0, 10_000, "another bucket");
+        assert_eq!(most(&mut counter, &ping, SECOND).0, 1_000, "another bucket");
         for second in 2..5 {
             assert_eq!(most(&mut counter, &reset, second * SECOND).0, 33);
             assert_eq!(most(&mut counter, &ping, second * SECOND).0, 1_000);
@@ -374,7 +386,7 @@ mod tests {
     fn windows_are_earned_by_what_was_written() {
         let window = frame(WINDOW_UPDATE, 0, &[0; 4]);
         let mut counter = begun();
-        assert_eq!(most(&mut counter, &window, SECOND).0, 10_000);
+        assert_eq!(most(&mut counter, &window, SECOND).0, 1_000);
         counter.note_written(5 * 1_024 - 1, 0);
         assert_eq!(most(&mut counter, &window, SECOND).0, 4);
         counter.note_written(1, 0);
@@ -389,7 +401,7 @@ mod tests {
         let (ping, window) = (frame(PING, 0, &[0; 8]), frame(WINDOW_UPDATE, 0, &[0; 4]));
         let mut sent = ResetCounter::new();
         let mut counter = begun();
-        assert_eq!(most(&mut counter, &ping, SECOND).0, 10_000);
+        assert_eq!(most(&mut counter, &ping, SECOND).0, 1_000);
         let message = [frame(DATA, 0, b"0123456789"), frame(HEADERS, 4, b"x")].concat();
         message.chunks(4).for_each(|piece| sent.read(piece, SECOND).unwrap());
         assert_eq!(sent.take_data_frames(), 1);
@@ -458,7 +470,7 @@ mod tests {
 
     #[test]
     fn of_the_resets_of_this_process_those_count_that_the_client_has_caused() {
-        for (code, wanted) in [(1, (1_000, Some(Excess::Resets))), (2, (20_000, None)), (8, (20_000, None))] {
+        for (code, wanted) in [(1, (100, Some(Excess::Resets))), (2, (20_000, None)), (8, (20_000, None))] {
             let mut counter = ResetCounter::new();
             let reset = frame(RST_STREAM, 0, &[0, 0, 0, code]);
             assert_eq!(most_of(|| counter.read(&reset, SECOND)), wanted, "{code}");

@@ -230,9 +230,12 @@ impl Http2Client<'_> {
                 Poll::Ready(Some(Ok((_, mut respond)))) if self.has_left() => {
                     respond.send_reset(Reason::REFUSED_STREAM);
                 }
-                Poll::Ready(Some(Ok(incoming))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
                     self.count += 1;
-                    streams.push(begin(incoming, self.count));
+                    // Streams of a flood are over before anything is begun for them.
+                    if respond.poll_reset(cx).is_pending() {
+                        streams.push(begin((request, respond), self.count));
+                    }
                     if self.count >= self.limits.streams_total {
                         self.leave(Ended::Done);
                     }

@@ -22,6 +22,13 @@ use crate::terminate::turns::give_way;
 
 /// Reads before other tasks have a turn.
 const READS: usize = 8;
+/// Frames before other tasks have a turn, and before what h2 answers to them is written and counted: a small frame costs
+/// h2 many times what it has cost its sender.
+const FRAMES: u64 = 128;
+/// Bytes of a read while frames are small.
+const SMALL_READ: usize = 4 * 1024;
+/// Mean length of frames that are not small.
+const LARGE_FRAME: u64 = 512;
 
 /// How the stream of a connection has ended; nothing while it goes on.
 #[derive(Debug, Default)]
@@ -99,15 +106,55 @@ pub struct Wire<S> {
     sent: ResetCounter,
     /// The client has sent too much of something: it may still be told.
     is_over: bool,
-    /// Reads in this turn.
-    reads: usize,
+    turn: ReadTurn,
     notes: Rc<WireNotes>,
+}
+
+/// What h2 may be given before other tasks have a turn.
+struct ReadTurn {
+    reads: usize,
+    frames: u64,
+    /// Most bytes of the next read.
+    most: usize,
+}
+
+impl ReadTurn {
+    /// The state before the first read: a flood may come at once.
+    fn new() -> Self {
+        Self { reads: 0, frames: 0, most: SMALL_READ }
+    }
+
+    fn is_over(&self) -> bool {
+        self.reads == READS || self.frames >= FRAMES
+    }
+
+    fn begin(&mut self) {
+        (self.reads, self.frames) = (0, 0);
+    }
+
+    /// Counts what a read has brought.
+    fn note(&mut self, bytes: usize, frames: u64) {
+        self.frames += frames;
+        if (bytes as u64) < frames * LARGE_FRAME {
+            self.most = SMALL_READ;
+        } else if bytes == self.most {
+            self.most = (2 * self.most).min(BUFFER);
+        }
+    }
 }
 
 impl<S: ByteStream> Wire<S> {
     /// Takes a stream of which these bytes were read, from the preface on.
     pub fn new(stream: S, unread: Buffer, notes: Rc<WireNotes>) -> Self {
-        Self { stream, unread, frames: FrameCounter::new(), sent: ResetCounter::new(), is_over: false, reads: 0, notes }
+        Self {
+            stream,
+            unread,
+            frames: FrameCounter::new(),
+            sent: ResetCounter::new(),
+            is_over: false,
+            turn: ReadTurn::new(),
+            notes,
+        }
     }
 
     /// Takes a stream to a backend, of which nothing was read.
@@ -142,6 +189,7 @@ impl<S: ByteStream> Wire<S> {
             self.is_over = true;
             return Poll::Pending;
         }
+        self.turn.note(bytes.len(), self.frames.take_frames());
         self.notes.head_began.set(self.frames.head_began());
         self.notes.settled.set(self.frames.has_settings() || self.notes.settled.get());
         Poll::Ready(Ok(bytes.len()))
@@ -152,12 +200,12 @@ impl<S: ByteStream> Wire<S> {
         if self.is_over {
             return Poll::Pending;
         }
-        if self.reads == READS {
-            self.reads = 0;
+        if self.turn.is_over() {
+            self.turn.begin();
             give_way(cx);
             return Poll::Pending;
         }
-        self.reads += 1;
+        self.turn.reads += 1;
         let count = self.unread.bytes().len().min(into.len());
         if count > 0 {
             into[..count].copy_from_slice(&self.unread.bytes()[..count]);
@@ -165,7 +213,7 @@ impl<S: ByteStream> Wire<S> {
             return self.count(&into[..count]);
         }
         let Poll::Ready(got) = self.stream.poll_read(cx, into) else {
-            self.reads = 0;
+            self.turn.begin();
             return Poll::Pending;
         };
         match got {
@@ -202,7 +250,7 @@ impl<S: ByteStream> Wire<S> {
 
 impl<S: ByteStream + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = buf.remaining().min(BUFFER);
+        let most = buf.remaining().min(self.turn.most);
         if most > 0 {
             let count = ready!(self.poll_read_bytes(cx, buf.initialize_unfilled_to(most)))?;
             buf.advance(count);

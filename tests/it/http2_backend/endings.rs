@@ -63,7 +63,8 @@ fn a_stream_that_its_backend_has_not_looked_at_is_sent_once_more() {
     assert_eq!(reason(exchange.reply()), Some(Reason::REFUSED_STREAM), "the client may repeat it, too");
     assert_eq!(site.seen().requests.len(), 2);
     let mut exchange = client.begin(client.request("POST", "/reset/7", &[]), false).unwrap();
-    exchange.write(b"", true).unwrap();
+    // The reset may come before the end of the request.
+    let _ = exchange.write(b"", true);
     assert_eq!(reason(exchange.reply()), Some(Reason::REFUSED_STREAM));
     let text =
         http1_answer(&sessile, "POST /reset/7 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
