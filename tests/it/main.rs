@@ -66,6 +66,7 @@ mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
 #[cfg(feature = "top")]
 mod top; // `sessile top` in a real terminal
+mod two_balancers; // two balancers with one address, which keepalived moves
 mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
