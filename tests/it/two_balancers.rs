@@ -1,4 +1,4 @@
-//! Two balancers with one address, which keepalived moves by `config/fleet/keepalived.conf`: a crash, and a stop.
+//! Two balancers with one address, which keepalived moves by `config/keepalived.conf`: a crash, and a stop.
 //!
 //! Three namespaces on one bridge: clients and backends in the first, a balancer with its keepalived in each of the others.
 
@@ -79,7 +79,7 @@ impl Balancer {
 
 /// Starts it with the example, in the namespace that this thread is in.
 fn keepalived(sessile: &Sessile, priority: u8) -> Program {
-    let example = include_str!("../../config/fleet/keepalived.conf");
+    let example = include_str!("../../config/keepalived.conf");
     let config = example
         .replace("/run/sessile/admin.sock", sessile.admin().to_str().unwrap())
         .replace("priority 100", &format!("priority {priority}"));

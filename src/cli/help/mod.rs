@@ -45,7 +45,7 @@ macro_rules! topics {
 
 /// Every topic, in the order in which a new user needs them.
 pub(super) const TOPICS: &[Topic] = topics! {
-    "quickstart" "config" "stickiness" "https" "operating" "upgrade" "metrics" "log" "security" "migrate"
+    "quickstart" "config" "stickiness" "fleet" "https" "operating" "upgrade" "metrics" "log" "security" "migrate"
 };
 
 impl Topic {
