@@ -30,6 +30,8 @@ pub(super) struct Drain {
     since_ms: AtomicI64,
     /// True if the backend's agent has begun the drain, and no command has been given about it.
     by_agent: AtomicBool,
+    /// True if the configuration in force has weight 0.
+    pub(super) is_weightless: AtomicBool,
 }
 
 impl Drain {
@@ -40,6 +42,7 @@ impl Drain {
             deadline_ms: AtomicI64::new(times.deadline_ms),
             since_ms: AtomicI64::new(times.since_ms),
             by_agent: AtomicBool::new(before.is_some_and(Self::is_by_agent)),
+            is_weightless: AtomicBool::new(false),
         }
     }
 

@@ -285,6 +285,15 @@ impl Pool {
     }
 }
 
+impl Backend {
+    /// True if only clients that are known here come here: the backend drains, by command or by its agent, or has
+    /// weight 0 in the configuration in force.
+    #[inline]
+    pub fn serves_known_only(&self) -> bool {
+        self.draining() || self.drain.is_weightless.load(Relaxed)
+    }
+}
+
 /// A backend that no snapshot has, for a connection that another process has established. `pool`: the pool of this name,
 /// if there is one; its backend of this name shares counters and drain.
 pub fn departed(

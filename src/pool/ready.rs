@@ -178,6 +178,7 @@ impl Pool {
         for (index, backend) in self.backends.iter().enumerate() {
             let seat = by_leases.map_or(0, |ready| u64::from(ready.number) << 32 | index as u64);
             backend.leases.0.seat.store(seat, SeqCst);
+            backend.drain.is_weightless.store(self.config.backends[index].weight == 0, SeqCst);
         }
         let before = self.shared.ready.swap(self.ready.clone());
         if let Some(before) = before {

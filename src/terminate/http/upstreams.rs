@@ -134,11 +134,11 @@ impl Upstreams {
     }
 
     /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed. Those to
-    /// backends that drain are closed, too, because the client's next requests go elsewhere, unless it `is_known` at the
-    /// backend of this one.
+    /// backends that drain or have weight 0 are closed, too, because the client's next requests go elsewhere, unless it
+    /// `is_known` at the backend of this one.
     pub fn put(&self, mut upstream: UpstreamConnection, crowded: bool, is_known: bool) {
         let backend = Arc::clone(upstream.lease.backend());
-        let stays = |to: &Arc<Backend>| !to.draining() || is_known && Arc::ptr_eq(to, &backend);
+        let stays = |to: &Arc<Backend>| !to.serves_known_only() || is_known && Arc::ptr_eq(to, &backend);
         self.kept.borrow_mut().retain(|upstream| stays(upstream.lease.backend()));
         // Streams on them go on.
         self.http2.borrow_mut().retain(|connection| stays(connection.lease().backend()));

@@ -1,8 +1,12 @@
-//! Backends that are drained by command while clients have connections to them.
+//! Backends that are drained, by command or by weight 0, while clients have connections to them.
+
+use std::net::SocketAddr;
 
 use super::site::Http2Site;
 use super::{H2, plain};
 use crate::http2::client::{Client, Reply};
+use crate::http2::site::Site;
+use crate::support::backend::{listener, pool};
 use crate::support::sessile::run;
 use crate::support::{Sessile, eventually};
 
@@ -75,5 +79,56 @@ fn a_known_client_keeps_its_connection_to_a_backend_that_drains() {
         assert_eq!(known(&client).field("x-connection"), Some("1"));
     }
     assert_eq!(sites[1].seen().requests.len(), 4);
+    sites[1].is_open(1);
+}
+
+/// A pool of two backends, and the same with weight 0 for one of them.
+fn with_weight_0(options: &str, addresses: [SocketAddr; 2], at: usize) -> [String; 2] {
+    let text = listener("p", "") + &pool("p", options, &addresses);
+    let name = format!("name = \"b{at}\"\n");
+    [text.clone(), text.replace(&name, &format!("{name}weight = 0\n"))]
+}
+
+#[test]
+fn a_connection_to_a_backend_of_weight_0_ends_once_its_client_is_elsewhere() {
+    let (http2, http1) = ([(); 2].map(|()| Http2Site::new()), [(); 2].map(|()| Site::named("x")));
+    let is_open = |is_http2: bool, at: usize| match is_http2 {
+        true => http2[at].seen().open,
+        false => http1[at].open(),
+    };
+    for (is_http2, options, addresses) in [
+        (true, IN_TURN, [0, 1].map(|at| http2[at].address)),
+        (false, "http = true\nbalance = \"round_robin\"\nkey = \"none\"\n", [0, 1].map(|at| http1[at].address())),
+    ] {
+        let sessile = Sessile::start(&with_weight_0(options, addresses, 0)[0]);
+        let client = Client::plain(sessile.address("l"));
+        assert_eq!(client.get("/", &[]).status, 200);
+        let at = usize::from(is_open(is_http2, 0) == 0);
+        assert_eq!((is_open(is_http2, at), is_open(is_http2, 1 - at)), (1, 0));
+        sessile.reload(&with_weight_0(options, addresses, at)[1]);
+        for _ in 0..3 {
+            assert_eq!(client.get("/", &[]).status, 200);
+        }
+        eventually("the connection to end", || {
+            ((is_open(is_http2, at), is_open(is_http2, 1 - at)) == (0, 1)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_known_client_keeps_its_connection_to_a_backend_of_weight_0() {
+    let sites = [Http2Site::new(), Http2Site::new()];
+    let options = format!("{H2}cookie = {{ mode = \"route\", name = \"SID\" }}\n");
+    let [text, without] = with_weight_0(&options, [sites[0].address, sites[1].address], 1);
+    let sessile = Sessile::start(&text);
+    let (known, new) = (Client::plain(sessile.address("l")), Client::plain(sessile.address("l")));
+    let ask = || known.get("/", &[("cookie", "SID=abc.b1")]).field("x-connection").map(str::to_owned);
+    assert_eq!(ask().as_deref(), Some("1"));
+    sessile.reload(&without);
+    for _ in 0..3 {
+        assert_eq!(ask().as_deref(), Some("1"));
+        assert_eq!(new.get("/", &[]).status, 200);
+    }
+    assert_eq!((sites[0].seen().requests.len(), sites[1].seen().requests.len()), (3, 4));
     sites[1].is_open(1);
 }
