@@ -64,6 +64,11 @@ pub struct AttemptTarget<'t> {
 }
 
 impl Attempts {
+    /// Attempts beyond backends that have failed the client before.
+    pub fn beyond(tried: &[Arc<Backend>]) -> Self {
+        Self { tried: tried.to_vec(), ..Self::default() }
+    }
+
     /// Notes a pick. The rules of the first pick's pool hold for all attempts of the connection; a backend chosen by a
     /// key (`keyed`) is tried again before the key moves.
     pub fn picked(&mut self, pool: &config::Pool, keyed: bool, now_ms: u64) {

@@ -130,6 +130,8 @@ pub struct PoolCounters {
     pub queue_refusals: Counter,
     /// Requests that were sent over a backend connection of an earlier request.
     pub reused: Counter,
+    /// Requests that another backend got, because the first has not looked at them or is gone.
+    pub moved: Counter,
     /// Time of each request with a whole response, from the first byte of its head to the last byte of the response.
     pub duration: Histogram,
     /// The part of that time until the first byte of the response came from the backend.

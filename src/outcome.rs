@@ -132,6 +132,8 @@ endings! {
     Http2Resets = "http2_resets", Client;
     /// The body of a request is longer than `body_max`; the reply was 413.
     BodyTooLarge = "body_too_large", Limit;
+    /// The body of a request came slower than `body_rate_min`, or took longer than `body_time_max`; the reply was 408.
+    BodySlow = "body_slow", Limit;
     /// The client makes more requests than `request_rate` gives it; the reply was 429.
     RequestRate = "request_rate", Limit;
     /// A route answered the request, with a redirect or a content of the configuration.
@@ -211,7 +213,7 @@ impl Ended {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Endings that limits of requests cause, in the order of their counters.
-    pub const OF_REQUEST_LIMITS: &'static [Self] = &[Self::BodyTooLarge, Self::RequestRate];
+    pub const OF_REQUEST_LIMITS: &'static [Self] = &[Self::BodyTooLarge, Self::RequestRate, Self::BodySlow];
 
     /// True if the connection was turned away before any backend was tried.
     pub fn refused(self) -> bool {

@@ -51,7 +51,8 @@ impl RequestRates {
     }
 
     /// Keys that are kept now.
-    pub fn keys(&self) -> usize {
+    #[cfg(test)]
+    fn keys(&self) -> usize {
         self.keys.len()
     }
 }

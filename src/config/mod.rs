@@ -268,8 +268,6 @@ pub struct Limits {
     pub hello_memory: usize,
     /// Most requests of one HTTP/2 connection that are served at once.
     pub http2_streams: u32,
-    /// Requests after which an HTTP/2 connection ends and its client makes a new one; `None`: no limit.
-    pub http2_streams_total: Option<u64>,
     /// Most connections to one backend that the requests of one HTTP/2 connection use at once.
     pub http2_backend_connections: usize,
     /// Limits of requests, where no listener or pool has its own.

@@ -3,6 +3,8 @@
 //! Refuses no request. Invariant: the nearest one counts: the pool's, then the listener's, then that of `[limits]`, which
 //! is always there.
 
+use std::time::Duration;
+
 use super::KeyPart;
 
 /// Greatest `head_max`, and its default: more is never read.
@@ -14,8 +16,15 @@ pub const FIELDS_MAX: usize = 128;
 /// Limits of requests in `[limits]`, of a listener or of a pool. The outer `None`: the wider one counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestLimits {
+    /// Requests after which a client's connection ends; not of a pool, as the next request may go to another one; the
+    /// inner `None`: no limit, the default.
+    pub requests_max: Option<Option<u64>>,
     /// Most bytes of a body; the inner `None`: no limit, the default.
     pub body_max: Option<Option<u64>>,
+    /// Least bytes a second of a body; the inner `None`: no limit, the default.
+    pub body_rate_min: Option<Option<u64>>,
+    /// Most time for a body; the inner `None`: no limit, the default.
+    pub body_time_max: Option<Option<Duration>>,
     /// Most bytes of a head; not of a pool, which is found by the head.
     pub head_max: Option<usize>,
     /// Most fields of a head; not of a pool.
@@ -53,7 +62,10 @@ impl RequestLimits {
     /// The limits that hold where these are nearer.
     pub fn over(&self, wider: &Self) -> Self {
         Self {
+            requests_max: self.requests_max.or(wider.requests_max),
             body_max: self.body_max.or(wider.body_max),
+            body_rate_min: self.body_rate_min.or(wider.body_rate_min),
+            body_time_max: self.body_time_max.or(wider.body_time_max),
             head_max: self.head_max.or(wider.head_max),
             fields_max: self.fields_max.or(wider.fields_max),
             request_rate: self.request_rate.clone().or_else(|| wider.request_rate.clone()),

@@ -74,6 +74,11 @@ pub(super) fn of_pools<'s, I: Iterator<Item = &'s PoolStatus>>(rows: &mut Rows, 
         "HTTP requests of the pool that were sent over a backend connection of an earlier request.",
         served().map(|(labels, requests)| (labels, requests.reused)),
     );
+    rows.counter(
+        "sessile_pool_requests_moved_total",
+        "HTTP requests that another backend of the pool got, because the first had not looked at them or was gone.",
+        served().map(|(labels, requests)| (labels, requests.moved)),
+    );
     rows.histogram(
         "sessile_pool_request_duration_seconds",
         "Time of HTTP requests with a whole response, from the first byte of the head to the last of the response.",

@@ -48,6 +48,9 @@ pub struct RequestTotals {
     pub local_replies: BTreeMap<String, u64>,
     /// Requests that were sent over a backend connection of an earlier request.
     pub reused: u64,
+    /// Requests that another backend got, because the first had not looked at them or was gone.
+    #[serde(default)]
+    pub moved: u64,
     /// Mean time of a request with a whole response, in microseconds; `None` before the first.
     pub duration_us_mean: Option<u64>,
     /// Mean time until the first byte of the response, in microseconds; `None` before the first.
@@ -73,6 +76,7 @@ impl RequestTotals {
             responses: by_class(own().map(|thread| &thread.responses)),
             local_replies: by_class(own().map(|thread| &thread.local_replies)),
             reused: own().map(|thread| thread.reused.value()).sum(),
+            moved: own().map(|thread| thread.moved.value()).sum(),
             duration_us_mean: mean_us(&duration),
             first_byte_us_mean: mean_us(&first_byte),
             duration,

@@ -73,10 +73,11 @@ impl Connector<'_> {
     pub async fn connect_for<'p>(
         &self,
         client: &impl ClientStream,
+        gone: &[Arc<Backend>],
         choose: impl AsyncFnMut(&[Arc<Backend>]) -> Result<Chosen<'p>, Unchosen>,
     ) -> Result<Connected, Ended> {
         // The box keeps the task small while the conversation only relays or waits, which is most of its life.
-        let connect = Box::pin(self.connect(choose));
+        let connect = Box::pin(self.connect(gone, choose));
         tokio::select! {
             biased;
             connected = connect => connected,
@@ -85,12 +86,13 @@ impl Connector<'_> {
     }
 
     /// Connects to the backend that `choose` picks, and to the next after a failure. `choose` gets the backends that
-    /// have failed.
+    /// have failed, those among them that have failed the client before (`gone`).
     pub async fn connect<'p>(
         &self,
+        gone: &[Arc<Backend>],
         mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Result<Chosen<'p>, Unchosen>,
     ) -> Result<Connected, Ended> {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::beyond(gone);
         loop {
             let (pick, lease) = match choose(attempts.tried()).await {
                 Ok(chosen) => chosen,

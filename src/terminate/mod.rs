@@ -219,5 +219,5 @@ async fn connect(
         });
         chosen.await
     };
-    connector.connect_for(client, choose).await
+    connector.connect_for(client, &[], choose).await
 }

@@ -71,9 +71,6 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         hello_max: limits.read("hello_max", value::bytes_between(1 << 10, HELLO_MAX)).unwrap_or(HELLO_MAX as usize),
         hello_memory: limits.read("hello_memory", value::bytes_between(1 << 20, MEMORY_MAX)).unwrap_or(HELLO_MEMORY),
         http2_streams: limits.read("http2_streams", value::integer(HTTP2_STREAMS)).unwrap_or(100),
-        http2_streams_total: limits
-            .read("http2_streams_total", value::unless("off", value::integer(COUNT)))
-            .unwrap_or(None),
         http2_backend_connections: limits
             .read("http2_backend_connections", value::integer(HTTP2_BACKEND_CONNECTIONS))
             .unwrap_or(6),

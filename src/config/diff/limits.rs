@@ -51,10 +51,16 @@ fn lower_request_limits(old: &Config, new: &Config) -> Vec<String> {
             let show = |limit| if limit == u64::MAX { "no limit".to_owned() } else { format!("{limit}{unit}") };
             lower.extend(lowered(vec![(format!("{object}{name}"), of(limit(&was)), of(limit(&is)))], show));
         };
+        row("requests_max", |limits| limits.requests_max.flatten(), "");
         row("body_max", |limits| limits.body_max.flatten(), " bytes");
+        row("body_time_max", |limits| limits.body_time_max.flatten().map(|most| most.as_millis() as u64), " ms");
         row("head_max", |limits| limits.head_max.map(|most| most as u64), " bytes");
         row("fields_max", |limits| limits.fields_max.map(|most| most as u64), "");
         row("request_rate", |limits| limits.request_rate.as_ref()?.as_ref().map(RequestRate::per_hour), " an hour");
+        let [least_before, least] = [&was, &is].map(|limits| limits.body_rate_min.flatten().unwrap_or(0));
+        if least > least_before {
+            lower.push(format!("{object}body_rate_min grows: {least_before} to {least} bytes a second"));
+        }
     }
     lower
 }
@@ -65,7 +71,6 @@ fn lowered<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) ->
 }
 
 fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<usize>> {
-    let large = |limit: Option<u64>| or_unlimited(limit.and_then(|limit| limit.try_into().ok()));
     let small = |limit: Option<u32>| or_unlimited(limit.map(|limit| limit as usize));
     let row = |name: &str, before, after| (name.to_owned(), before, after);
     vec![
@@ -84,7 +89,6 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
         row("hello_max", before.hello_max, after.hello_max),
         row("hello_memory", before.hello_memory, after.hello_memory),
         row("http2_streams", before.http2_streams as usize, after.http2_streams as usize),
-        row("http2_streams_total", large(before.http2_streams_total), large(after.http2_streams_total)),
         row("http2_backend_connections", before.http2_backend_connections, after.http2_backend_connections),
     ]
 }

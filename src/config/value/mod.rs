@@ -38,7 +38,8 @@ pub(in crate::config) use self::name::{
 };
 pub(in crate::config) use self::payload::payload;
 pub(in crate::config) use self::quantity::{
-    DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, bytes_between, duration, rate, show_duration,
+    DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, bytes_between, bytes_per_s, duration, rate,
+    show_duration,
 };
 pub(in crate::config) use self::request::{
     answered_field, compared_field, field_value, method, path_pattern, redirect_status, template,

@@ -80,6 +80,18 @@ pub(in crate::config) fn bytes_between(least: u64, most: u64) -> impl Fn(&DeValu
     }
 }
 
+/// Reads bytes a second, a size with `/s`, in bounds: `"1 KiB/s"`.
+pub(in crate::config) fn bytes_per_s(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> ValueResult<u64> {
+    let read = bytes(u64::MAX);
+    move |value| {
+        let malformed = || Bad::new("is not a size a second").hint("a size and \"/s\": \"1 KiB/s\", \"64 KiB/s\"");
+        let size = text(value).ok().and_then(|written| written.strip_suffix("/s")).ok_or_else(malformed)?;
+        let rate = read(&DeValue::String(size.into())).map_err(|_| malformed())?;
+        let bounds = || Bad::new(format!("is not between {}/s and {}/s", show_bytes(least), show_bytes(most)));
+        (least..=most).contains(&rate).then_some(rate).ok_or_else(bounds)
+    }
+}
+
 /// Writes a size in the largest unit that divides it.
 fn show_bytes(size: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -157,6 +169,20 @@ mod tests {
         }
         assert!(read(&DeValue::Boolean(true)).is_err());
         assert_eq!(read(&string("0/s")), Err(Bad::new("is not a rate of 1 to 1000")));
+    }
+
+    #[test]
+    fn sizes_a_second_have_bounds() {
+        let read = bytes_per_s(1 << 10, 1 << 20);
+        for (written, rate) in [("1 KiB/s", 1 << 10), ("64KiB/s", 64 << 10), ("1 MiB/s", 1 << 20)] {
+            assert_eq!(read(&string(written)), Ok(rate), "{written}");
+        }
+        for written in ["", "/s", "1 KiB", "1 KiB/m", "1 KiB /s/s", "500/s", "1 KB/s", "-1 KiB/s"] {
+            assert_eq!(read(&string(written)).unwrap_err().message, "is not a size a second", "{written}");
+        }
+        for written in ["0/s", "2 MiB/s"] {
+            assert_eq!(read(&string(written)), Err(Bad::new("is not between 1 KiB/s and 1 MiB/s")), "{written}");
+        }
     }
 
     #[test]

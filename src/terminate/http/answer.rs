@@ -29,7 +29,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let request = head.request(self.client.bytes());
         let next_has_come = self.client.bytes().len() > request.length;
         let drains = self.conversation.context.drain.ends_behind_response(next_has_come, clock::now);
-        let stays = request.framing.is_empty() && log.meta.persists && request.version == Version::Http11 && !drains;
+        let ends = drains || self.is_last_request(routed);
+        let stays = request.framing.is_empty() && log.meta.persists && request.version == Version::Http11 && !ends;
         let own_id = self.request_id().to_string();
         let field = routed.listener.config.request_id.as_deref().unwrap_or(answer::ID_FIELD);
         let to = Answered {

@@ -1,17 +1,20 @@
 //! [`Exchange`]: one request and its response, head and body up, interim heads, head and body down, all at once.
 //!
 //! Chooses no backend and repeats nothing; returns what happened, and `http/mod.rs` decides. Bodies pass as they are,
-//! in the framing in which they come, no further than they have been checked. `request.rs` is the way up, `receive.rs`
-//! gets more bytes of both sides. Invariants: no byte is forwarded that does not belong to this exchange's messages; a
-//! peer that does not read costs at most one buffer or pipe a direction; a turn has a bounded number of steps, whatever
-//! the peers send.
+//! in the framing in which they come, no further than they have been checked. `request.rs` is the way up, `pace.rs` its
+//! least speed, `rest.rs` the part of it behind the response; `receive.rs` gets more bytes of both sides. Invariants:
+//! no byte is forwarded that does not belong to this exchange's messages; a peer that does not read costs at most one
+//! buffer or pipe a direction; a turn has a bounded number of steps, whatever the peers send.
 
+mod pace;
 mod receive;
 mod request;
+mod rest;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use self::pace::Pace;
 use self::request::RequestProgress;
 use super::client_side::ClientSide;
 use super::local_reply::RequestFailure;
@@ -28,9 +31,10 @@ use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
 use crate::terminate::bypass::Bypass;
-use crate::terminate::byte_stream::{ByteStream, Got};
+use crate::terminate::byte_stream::ByteStream;
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
+use crate::terminate::request_limits::BodyLimits;
 use crate::terminate::timer_fd::StoreWait;
 use crate::terminate::turns::give_way;
 
@@ -82,14 +86,18 @@ pub struct Exchange<'a, C, S = UpstreamStream> {
     pub upstream: &'a mut UpstreamConnection<S>,
     /// The head for the backend; emptied once it cannot be needed again.
     pub head: &'a mut Vec<u8>,
+    /// The head as the client has sent it, for another placement; emptied with `head`.
+    pub received: &'a mut Vec<u8>,
     /// The request may be sent on another connection, as long as no byte of a response has come.
     pub repeatable: bool,
     /// How the request's body is delimited.
     pub framing: Framing,
-    /// Most bytes of the request's body.
-    pub body_max: u64,
+    /// What bounds the request's body.
+    pub body_limits: BodyLimits,
     /// The client waits for 100 before it sends the body.
     pub waits_for_100: bool,
+    /// The client's connection ends behind the response.
+    pub is_last: bool,
     /// Writes the response's head for the client.
     pub writer: &'a ResponseWriter<'a>,
     /// Reads the response's heads; has read nothing yet.
@@ -134,7 +142,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
     /// Runs the exchange until both messages are complete, or cannot become so. An error says why there is no whole
     /// response.
     pub async fn run(mut self) -> Result<Exchanged, RequestFailure> {
-        let (mut up, mut down) = (RequestProgress::new(self.framing), ResponseProgress::new());
+        let pace = if self.framing.is_empty() { None } else { Pace::of(self.body_limits) };
+        let (mut up, mut down) = (RequestProgress::new(self.framing, pace), ResponseProgress::new());
         let mut last_active = clock::now();
         poll_fn(|cx| self.turn(&mut up, &mut down, &mut last_active, cx)).await
     }
@@ -154,6 +163,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             self.client.read_ahead(cx);
         }
         self.forget_head(up, down);
+        self.note_pace(up, down);
         if before != (up.moved, down.moved, up.done, down.any) {
             *last_active = clock::now();
             if down.any && !before.3 {
@@ -177,70 +187,31 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 None
             }
         };
-        let Some((at, late)) = self.deadline(up, down, *last_active) else { return Poll::Pending };
-        ready!(self.deadline.poll(cx, at));
+        let late = ready!(self.poll_time(up, down, *last_active, cx));
         Poll::Ready(match complete {
             Some(exchanged) => Ok(exchanged.after(late.ended)),
             None => Err(down.limit_reply(late)),
         })
     }
 
-    /// The response is complete. Ready once the request is, too, or will not become so: how it ended.
-    fn poll_rest(
+    /// Ready once something has taken too long: the failure.
+    fn poll_time(
         &mut self,
-        request: Result<(), RequestFailure>,
         up: &mut RequestProgress,
-        down: &mut ResponseProgress,
+        down: &ResponseProgress,
+        last_active: Micros,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended> {
-        if let Err(failure) = request {
-            return Poll::Ready(failure.ended);
-        }
-        if !up.done && up.cut.is_none() {
-            self.watch_backend(up, down, cx);
-        }
-        if let Some(ended) = up.cut {
-            return Poll::Ready(ended);
-        }
-        if let Some(fault) = self.taken_back(up, cx) {
-            return Poll::Ready(fault.ending(Endpoint::Client));
-        }
-        if up.done {
-            return Poll::Ready(if down.ended_early { Ended::RequestCut } else { Ended::Done });
-        }
-        if self.client.may_give_up_request() && down.exchanged.is_some_and(|exchanged| !exchanged.backend_stays) {
-            return Poll::Ready(Ended::RequestCut);
-        }
-        match down.ends_client.then(|| self.client.poll_finish(cx)) {
-            Some(Poll::Ready(Err(fault))) => Poll::Ready(fault.ending(Endpoint::Client)),
-            _ => Poll::Pending,
-        }
-    }
-
-    /// Notices a backend that ends its connection before it has the whole request. It may still read, so the rest is
-    /// sent until a write fails; but what it did with the rest will not be known.
-    fn watch_backend(&mut self, up: &mut RequestProgress, down: &mut ResponseProgress, cx: &mut Context<'_>) {
-        let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
-        for _ in 0..STEPS {
-            if down.end_seen {
-                return;
-            }
-            match unread.poll_read(stream, BUFFER, cx) {
-                Poll::Pending => return,
-                // No response is due; the connection carries no other request.
-                Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
-                Poll::Ready(Ok(None)) => down.end_seen = true,
-                Poll::Ready(Ok(Some(_))) => {
-                    down.end(up, self.head.len());
-                    down.ends_client = true;
-                }
-                Poll::Ready(Err(_)) => {
-                    up.cut = Some(Ended::RequestCut);
-                    return;
-                }
+    ) -> Poll<RequestFailure> {
+        loop {
+            let silent = self.deadline(up, down, last_active);
+            let slow = up.pace.as_ref().and_then(|pace| pace.due()).map(|at| (at, RequestFailure::body_slow()));
+            let next = [silent, slow].into_iter().flatten().min_by_key(|(at, _)| *at);
+            let Some((at, late)) = next else { return Poll::Pending };
+            ready!(self.deadline.poll(cx, at));
+            if late.ended != Ended::BodySlow || up.pace.as_mut().is_some_and(|pace| pace.is_late(clock::now())) {
+                return Poll::Ready(late);
             }
         }
-        give_way(cx);
     }
 
     fn count(&self, up: u64, down: u64, now: Micros) {
@@ -253,7 +224,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
     /// Frees the head once it was sent and cannot be sent again: the rest of the exchange may take hours.
     fn forget_head(&mut self, up: &mut RequestProgress, down: &ResponseProgress) {
         if up.head_sent == self.head.len() && (down.any || !self.repeatable) {
-            (*self.head, up.head_sent) = (Vec::new(), 0);
+            (*self.head, *self.received, up.head_sent) = (Vec::new(), Vec::new(), 0);
         }
     }
 
@@ -371,8 +342,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         let backend_stays = backend_stays(&response) && request.persists;
         // A response that comes first keeps the client only where the backend goes on with the request.
         let goes_on = up.done || backend_stays && up.cut.is_none() && !waits;
-        let client_stays =
-            client_stays(&request, &response) && goes_on && request.upgrade.is_none() && !self.ends_for_drain(up);
+        let ends = self.is_last || request.upgrade.is_some();
+        let client_stays = client_stays(&request, &response) && goes_on && !ends && !self.ends_for_drain(up);
         let exchanged =
             Exchanged { status: response.status, ended: Ended::Done, switched, client_stays, backend_stays };
         let behind = self.upstream.unread.bytes().len() - length;

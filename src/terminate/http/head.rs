@@ -153,7 +153,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 or_probe(ended, checks)
             }
             NoHead::Cancelled(ended) => {
-                let _ = until(clock::now() + CLOSING_MAX.as_micros() as Micros, self.finish_and_drain(LINGER)).await;
+                let _ = until(clock::now() + CLOSING_MAX.as_micros() as Micros, self.finish_and_read(LINGER)).await;
                 ended
             }
             NoHead::TimedOut if begun => {

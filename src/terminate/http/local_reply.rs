@@ -77,6 +77,11 @@ impl RequestFailure {
         Self::with_reply(Ended::BodyTooLarge, StatusCode::ContentTooLarge)
     }
 
+    /// The body of the request comes too slowly.
+    pub fn body_slow() -> Self {
+        Self::with_reply(Ended::BodySlow, StatusCode::RequestTimeout)
+    }
+
     /// The client makes more requests than it may.
     pub fn too_many(retry_after_s: u32) -> Self {
         let retry_after_s = Some(retry_after_s);
@@ -165,7 +170,6 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     async fn write_reply(&mut self, text: &[u8], silence: Micros) {
-        // A client that is told at once to send no more may not read what it was sent before: curl 7 does not.
         if self.write_last(text).await {
             self.finish_and_read(silence).await;
         }
@@ -183,14 +187,9 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         is_written
     }
 
-    /// Finishes sending, and reads until the client closes, is silent for `silence`, or has sent for too long. A client
-    /// that can be told so sends no more of its request.
-    pub(super) async fn finish_and_drain(&mut self, silence: Micros) {
-        self.client.stream.give_up_request();
-        self.finish_and_read(silence).await;
-    }
-
-    /// Does the same, and leaves the client its time to send the whole request.
+    /// Finishes sending, and reads until the client closes, has sent its whole request, is silent for `silence`, or has
+    /// sent for too long. A client that is told at once to send no more, by a reset of its connection or stream, may
+    /// not read what it was sent before: curl 7 does not.
     pub(super) async fn finish_and_read(&mut self, silence: Micros) {
         let (client, deadline) = (&mut self.client.stream, &mut self.deadline);
         let began = clock::now();

@@ -1,12 +1,11 @@
 //! [`HttpConnection`]: requests, one after another on one client connection: head → route → split → cookie → pick →
 //! connect or reuse → send → the next head; or an answer of the route.
 //!
-//! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
-//! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
-//! connection turned out to be closed and the request changes nothing. A response may be complete before its request: the
-//! rest of that goes to the backend for as long as the backend reads. A stream of HTTP/2 is served here as a connection
-//! with one request. Invariant: the next head is not read before the request and the response before it are both
-//! complete; otherwise the connection ends behind that response.
+//! Each request is placed by itself, by the configuration in force when its head is complete. `send.rs` says which may
+//! be sent again, and where. A response may be complete before its request: the rest of that goes to the backend for as
+//! long as the backend reads. A stream of HTTP/2 is served here as a connection with one request. Invariant: the next
+//! head is not read before the request and the response before it are both complete; otherwise the connection ends
+//! behind that response.
 
 mod answer;
 mod client_side;
@@ -21,6 +20,7 @@ mod request_count;
 mod request_log;
 mod request_split;
 mod rules;
+mod send;
 mod shared;
 mod shared_cookie;
 #[cfg(test)]
@@ -34,16 +34,15 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use h2::Reason;
-
 use self::client_side::{ClientSide, Http1Client};
-use self::exchange::{Exchange, Exchanged};
+use self::exchange::Exchanged;
 use self::header_rules::{RequestFacts, SetHeaders};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::reach::{Reached, Unreached};
-use self::request_cookie::{RequestCookie, ResponseWriter, given_id, is_secure, write_request};
+use self::request_cookie::{RequestCookie, given_id, is_secure, write_request};
 use self::request_log::{RequestEnd, RequestLog};
 use self::request_split::RequestSplit;
+use self::send::{RequestMessage, Way, may_be_repeated};
 use self::upstreams::UpstreamConnection;
 use super::Routed;
 use super::buffer::Buffer;
@@ -53,15 +52,15 @@ use super::conversation::Conversation;
 use super::deadline::{Deadline, LINGER};
 use super::http2::backend::can_carry;
 use super::linger_after;
+use super::request_limits::BodyLimits;
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
-use crate::attempt::{BackendEnd, Silence};
 use crate::clock::{self, Micros};
 use crate::config::{self, KeyPart, PoolHttp};
-use crate::http::head::{RequestReader, ResponseReader};
+use crate::http::head::{Request, RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
-use crate::http::{Framing, Method, Refused};
+use crate::http::{Framing, Refused};
 use crate::outcome::{Ended, PickReason};
 use crate::pool::request_key::values_of_key;
 use crate::pool::{Pool, QueueVisit};
@@ -69,6 +68,9 @@ use crate::sticky::Facts;
 
 pub use self::rules::RequestRules;
 pub use self::shared::Shared;
+
+/// The first status behind which clients leave out the rest of their request by themselves.
+const FIRST_ERROR: u16 = 400;
 
 /// The end of requests of HTTP/1.
 pub enum RequestsEnd {
@@ -159,16 +161,6 @@ struct HttpConnection<'a, S = Stream> {
     idle_since: Micros,
 }
 
-/// A request as its backend gets it.
-struct RequestMessage {
-    head: Vec<u8>,
-    framing: Framing,
-    /// Most bytes of the body.
-    body_max: u64,
-    /// The client waits for 100 before it sends the body.
-    waits_for_100: bool,
-}
-
 impl<'a, S: ClientStream> HttpConnection<'a, S> {
     fn new(conversation: &'a Conversation, shared: Rc<Shared<'a>>, mut stream: S, unread: Buffer) -> Self {
         stream.reset_on_drop(false);
@@ -226,8 +218,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                     split.count(&self.conversation.context);
                 }
                 let subject = self.shared.secured.subject.as_deref();
-                let pool = routed.pool().map(|pool| &**pool);
-                if let Err(wait_s) = self.conversation.take_request(pool, &request, subject) {
+                if let Err(wait_s) = self.conversation.take_request(&routed, &request, subject) {
                     return self.reply_locally(&mut log, RequestFailure::too_many(wait_s)).await;
                 }
             }
@@ -261,8 +252,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         if pool.config().http == PoolHttp::Http2 && !can_carry(&request) {
             return Err(RequestFailure::refused_request(Refused::BadTarget).into());
         }
-        let body_max = conversation.body_max(pool);
-        if matches!(request.framing, Framing::Length(length) if length > body_max) {
+        let body_limits = routed.body_limits();
+        if matches!(request.framing, Framing::Length(length) if length > body_limits.most) {
             return Err(RequestFailure::body_too_large().into());
         }
 
@@ -282,16 +273,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         let follow = shared.follow(&cookie, &request);
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
-        let reached = self.reach(&connector, &mut cookie, (&facts, follow), log, visit).await?;
-        let Reached { upstream, backend, left, remember } = reached;
-
-        let moved = cookie.client_move(left, backend);
-        let remember = cookie.remember().or(remember);
-        let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
-        conversation.state.enter(ConversationStage::Placed(placed));
-        let brought = || history::brought_cookie(context, pool, &request);
-        conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
-        cookie.update_store(context, backend, upstream.lease.backend());
+        let reached = self.reach(&connector, &mut cookie, (&facts, follow, &[]), log, visit).await?;
+        self.settle(pool, &cookie, &reached, &request);
 
         let (own_id, client_info, listener) = (self.request_id(), &conversation.client_info, &routed.listener.config);
         let facts = RequestFacts {
@@ -300,14 +283,33 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
             request: &request,
             id: log.given_id.as_ref().map_or(&own_id, |given| given as &dyn fmt::Display),
         };
-        let message = self.message(&facts, &cookie, listener, body_max);
-        let (set, tls) =
-            (&SetHeaders::of(&pool.config().response_headers, listener.request_id.as_deref(), &facts), facts.is_secure);
+        let mut message = self.message(&facts, &cookie, listener, body_limits);
+        if reached.upstream.stream.is_http2() || log.reused && may_be_repeated(log.meta.method, message.framing) {
+            message.received = self.client.bytes()[..request.length].to_vec();
+        }
+        let set = &SetHeaders::of(&pool.config().response_headers, listener.request_id.as_deref(), &facts);
+        let (tls, is_last) = (facts.is_secure, self.is_last_request(routed));
+        let way = Way { connector: &connector, head, follow, set, tls, is_last };
         self.client.consume(request.length);
-        let (asked, accept) = (log.meta, self.accept);
-        let writer =
-            ResponseWriter { cookie: &cookie, backend, request: asked, tls, set, follow, accept, conversation };
-        Ok(self.send(&connector, log, upstream, message, (&writer, response)).await?)
+        Ok(self.send(&way, &mut cookie, (reached, message), (log, response, visit)).await?)
+    }
+
+    /// True if no request may follow on the client's connection. That of HTTP/2 counts for itself.
+    fn is_last_request(&self, routed: &Routed) -> bool {
+        self.conversation.request() == 0 && self.count >= routed.requests_max()
+    }
+
+    /// Notes where a request has its place, and whether its client has moved there.
+    fn settle(&self, pool: &Pool, cookie: &RequestCookie<'_>, reached: &Reached, request: &Request<'_>) {
+        let Reached { upstream, backend, left, remember } = reached;
+        let (conversation, context) = (self.conversation, &self.conversation.context);
+        let moved = cookie.client_move(*left, *backend);
+        let remember = cookie.remember().or(*remember);
+        let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
+        conversation.state.enter(ConversationStage::Placed(placed));
+        let brought = || history::brought_cookie(context, pool, request);
+        conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
+        cookie.update_store(context, *backend, upstream.lease.backend());
     }
 
     fn message(
@@ -315,89 +317,13 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         facts: &RequestFacts<'_>,
         cookie: &RequestCookie<'_>,
         listener: &config::Listener,
-        body_max: u64,
+        body_limits: BodyLimits,
     ) -> RequestMessage {
         let request = facts.request;
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, facts, cookie, &self.conversation.client_info, (self.shared.secured, listener));
-        RequestMessage { head, framing: request.framing, body_max, waits_for_100: request.expects_continue() }
-    }
-
-    /// Sends the request and passes the response on; once more on a fresh connection, if the reused one was closed.
-    async fn send(
-        &mut self,
-        connector: &Connector<'_>,
-        log: &mut RequestLog,
-        mut upstream: UpstreamConnection,
-        mut message: RequestMessage,
-        (writer, response): (&ResponseWriter<'_>, &mut ResponseReader),
-    ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
-        let (conversation, limits) = (self.conversation, self.conversation.timeouts(Some(connector.pool)));
-        let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
-        // The backend itself may ask for that once.
-        let mut may_be_refused = true;
-        conversation.state.enter(ConversationStage::Exchange);
-        loop {
-            let may_be_refused_once = may_be_refused && upstream.stream.is_http2();
-            let exchange = Exchange {
-                conversation,
-                client: &mut self.client,
-                upstream: &mut upstream,
-                head: &mut message.head,
-                repeatable: log.reused && may_be_repeated || may_be_refused_once,
-                framing: message.framing,
-                body_max: message.body_max,
-                waits_for_100: message.waits_for_100,
-                writer,
-                response: &mut *response,
-                limits,
-                deadline: &mut self.deadline,
-            };
-            let failure = match exchange.run().await {
-                Ok(exchanged) => return Ok((upstream, exchanged)),
-                Err(failure) => failure,
-            };
-            let is_refused = failure.unprocessed && std::mem::take(&mut may_be_refused);
-            let is_repeated = is_refused || failure.no_response && log.reused;
-            if !is_repeated {
-                self.judge_silence(&mut upstream, &failure);
-                return Err(self.after_reset(failure, upstream.stream.reset_reason()));
-            }
-            if !is_refused && !may_be_repeated {
-                // The backend may have processed the request before it closed. Only the client can decide to repeat it.
-                self.client.stream.reset_on_drop(false);
-                return Err(RequestFailure::without_reply(Ended::KeptClosed));
-            }
-            let again = self.reconnect(connector, &mut upstream, writer.backend).await;
-            // What no backend has looked at, the client may send again: to another one, if this one is gone.
-            let reason = upstream.stream.reset_reason().filter(|_| is_refused);
-            upstream = again.map_err(|failure| self.after_reset(failure, reason))?;
-            log.reused = false;
-        }
-    }
-
-    /// Counts a fresh connection as failed if the backend has ended it without a byte of a response.
-    fn judge_silence(&self, upstream: &mut UpstreamConnection, failure: &RequestFailure) {
-        let backend = match failure.ended {
-            Ended::ResponseCut if failure.no_response => Some(BackendEnd::Closed),
-            Ended::BackendReset if failure.no_response => Some(BackendEnd::Reset),
-            _ => None,
-        };
-        let source = self.conversation.client_info.counted_source();
-        let silence = Silence { backend, client_has_sent: true, client_has_ended: false, source };
-        let backend = upstream.lease.backend();
-        let pool = || self.conversation.context.current.load().pool_of(backend).cloned();
-        upstream.first_byte.missed(silence, backend, pool, clock::now_ms());
-    }
-
-    /// The failure of a request, if the backend has reset its stream for this reason.
-    fn after_reset(&mut self, failure: RequestFailure, reason: Option<Reason>) -> RequestFailure {
-        let is_told = reason.is_some_and(|reason| self.client.stream.note_reset(reason));
-        match is_told && reason == Some(Reason::REFUSED_STREAM) {
-            // The client may send the request again (RFC 9113 §8.7), which no reply would tell it.
-            true => RequestFailure { reply: None, ..failure },
-            false => failure,
-        }
+        let (framing, waits_for_100) = (request.framing, request.expects_continue());
+        RequestMessage { head, received: Vec::new(), framing, body_limits, waits_for_100 }
     }
 
     /// Logs a complete exchange, and keeps or closes both connections.
@@ -413,7 +339,11 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         if exchanged.ended != Ended::Done {
             // The backend sees by a reset that the request is cut; the client has its response.
             drop(upstream);
-            self.finish_and_drain(LINGER_INSIDE).await;
+            if status < FIRST_ERROR {
+                // Without a reset behind it, curl 7 would wait for ever.
+                self.client.stream.give_up_request();
+            }
+            self.finish_and_read(LINGER_INSIDE).await;
             return AfterRequest::Over(exchanged.ended);
         }
         if exchanged.switched {
@@ -431,12 +361,7 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
         if exchanged.client_stays {
             return AfterRequest::NextHead;
         }
-        self.finish_and_drain(LINGER).await;
+        self.finish_and_read(LINGER).await;
         AfterRequest::Over(Ended::Done)
     }
-}
-
-/// True for a request that may be sent twice: it changes nothing, and it has no body that is gone.
-fn may_be_repeated(method: Method, framing: Framing) -> bool {
-    method.may_be_sent_again() && framing.is_empty()
 }

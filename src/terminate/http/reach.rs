@@ -65,20 +65,20 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     }
 
     /// Finds a backend and a connection to it. `follow`: where other requests of the client went that brought no cookie,
-    /// as this one; a first one among them keeps the others waiting until it is connected. `visit`: its way through the
-    /// lines of full backends.
+    /// as this one; a first one among them keeps the others waiting until it is connected. `gone`: backends that had
+    /// the request and do not serve it. `visit`: its way through the lines of full backends.
     pub(super) async fn reach<'p>(
         &self,
         connector: &Connector<'p>,
         cookie: &mut RequestCookie<'p>,
-        (facts, follow): (&Facts<'_>, Option<&Follow>),
+        (facts, follow, gone): (&Facts<'_>, Option<&Follow>, &[Arc<Backend>]),
         log: &mut RequestLog,
         visit: &mut QueueVisit,
     ) -> Result<Reached, Unreached> {
         let (context, pool) = (&self.conversation.context, connector.pool);
         let stream = &self.client.stream;
         let mut turn = None;
-        let (pick, mut place) = self.pick(connector, cookie, (facts, follow), &mut turn, visit).await?;
+        let (pick, mut place) = self.pick(connector, cookie, (facts, follow, gone), &mut turn, visit).await?;
         log.picked = true;
 
         let reached = match self.shared.upstreams.take(pick.backend) {
@@ -118,7 +118,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                     }
                     Ok((pick, lease))
                 };
-                let connected = connector.connect_for(stream, choose).await;
+                let connected = connector.connect_for(stream, gone, choose).await;
                 let connected = connected.map_err(|ended| late.unwrap_or(RequestFailure::not_connected(ended)))?;
                 let Connected { index, left, remember, .. } = connected;
                 let upstream = self.begin(pool, connected, place).await?;
@@ -153,7 +153,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             // Its place was that of the connection which has just ended.
             tried.is_empty().then(|| (pick, Lease::new(backend))).ok_or(Unchosen::NoBackend)
         };
-        let connected = connector.connect_for(&self.client.stream, choose).await;
+        let connected = connector.connect_for(&self.client.stream, &[], choose).await;
         let connected = connected.map_err(RequestFailure::not_connected)?;
         self.conversation.state.enter(ConversationStage::Exchange);
         self.begin(connector.pool, connected, place).await
@@ -187,7 +187,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         &self,
         connector: &Connector<'p>,
         cookie: &RequestCookie<'_>,
-        (facts, follow): (&Facts<'_>, Option<&'f Follow>),
+        (facts, follow, gone): (&Facts<'_>, Option<&'f Follow>, &[Arc<Backend>]),
         turn: &mut Option<FirstTurn<'f>>,
         visit: &mut QueueVisit,
     ) -> Result<(Pick<'p>, Option<Place>), Unreached> {
@@ -195,8 +195,8 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         let mut taken: Option<(&Arc<Backend>, Option<Place>)> = None;
         loop {
             connector.wait_for_settled(stream, cookie.backend(), facts).await.map_err(RequestFailure::not_connected)?;
-            let beside = self.unless_gone(take_turn(follow, turn, pool, facts, &[])).await?;
-            let picked = visit.pick_with(|given| self.pick_now(pool, (cookie, facts), beside, given));
+            let beside = self.unless_gone(take_turn(follow, turn, pool, facts, gone)).await?;
+            let picked = visit.pick_with(|given| self.pick_now(pool, (cookie, facts, gone), beside, given));
             let at = match &picked {
                 Ok(pick) => Some(pick.backend),
                 Err(Some(AwaitedPlace::At(index))) => pool.backends().get(*index),
@@ -233,14 +233,14 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     fn pick_now<'p>(
         &self,
         pool: &'p Pool,
-        (cookie, facts): (&RequestCookie<'_>, &Facts<'_>),
+        (cookie, facts, gone): (&RequestCookie<'_>, &Facts<'_>, &[Arc<Backend>]),
         beside: Option<usize>,
         given: Option<Holds<'_>>,
     ) -> Result<Pick<'p>, Option<AwaitedPlace>> {
         let is_held =
             |backend: &Arc<Backend>| self.shared.upstreams.holds(backend) || given.is_some_and(|given| given(backend));
         let holds = if given.is_some() { Some(&is_held as Holds<'_>) } else { self.holds(&is_held) };
-        let scene = PickScene { holds, ..PickScene::new(facts, &[], clock::now_ms()) };
+        let scene = PickScene { holds, ..PickScene::new(facts, gone, clock::now_ms()) };
         pool.pick_or_wait(&PickScene { cookie: cookie.backend(), beside, ..scene })
     }
 

@@ -76,9 +76,8 @@ pub async fn serve(
     };
     let life = conversation.listener().map_or(0, |listener| listener.limits.lifetime_ms);
     let lives_until = (life > 0).then(|| conversation.client_info.accepted + Micros::from(life) * 1_000);
-    let streams_total = limits.http2_streams_total.unwrap_or(u64::MAX);
     let builder = builder(limits, conversation.head_limits());
-    let limits = ConnectionLimits { first_until, lives_until, streams_total };
+    let limits = ConnectionLimits { first_until, lives_until };
     drop(snapshot);
     conversation.state.enter(ConversationStage::Http2);
     let counted = Counted::new(conversation);
@@ -161,8 +160,6 @@ struct ConnectionLimits {
     first_until: Micros,
     /// When its `lifetime` is over.
     lives_until: Option<Micros>,
-    /// Streams after which the client needs another connection.
-    streams_total: u64,
 }
 
 /// An end that was announced by GOAWAY.
@@ -236,7 +233,7 @@ impl Http2Client<'_> {
                     if respond.poll_reset(cx).is_pending() {
                         streams.push(begin((request, respond), self.count));
                     }
-                    if self.count >= self.limits.streams_total {
+                    if self.count >= self.conversation.requests_max() {
                         self.leave(Ended::Done);
                     }
                 }

@@ -124,9 +124,9 @@ fn a_connection_that_reaches_its_lifetime_gets_goaway_and_its_end() {
 }
 
 #[test]
-fn after_http2_streams_total_a_client_goes_on_over_a_new_connection_and_sees_no_error() {
+fn after_requests_max_a_client_goes_on_over_a_new_connection_and_sees_no_error() {
     let site = Site::named("x");
-    let sessile = plain("[limits]\nhttp2_streams_total = 5\n", HTTP, &[site.address()]);
+    let sessile = plain("[limits]\nrequests_max = 5\n", HTTP, &[site.address()]);
     let mut used = Vec::new();
     let mut client = Client::plain(sessile.address("l"));
     used.push(0);
@@ -151,9 +151,9 @@ fn after_http2_streams_total_a_client_goes_on_over_a_new_connection_and_sees_no_
 }
 
 #[test]
-fn streams_at_once_beyond_http2_streams_total_are_all_served() {
+fn streams_at_once_beyond_requests_max_are_all_served() {
     let site = Site::named("x");
-    let sessile = plain("[limits]\nhttp2_streams_total = 5\n", HTTP, &[site.address()]);
+    let sessile = plain("[limits]\nrequests_max = 5\n", HTTP, &[site.address()]);
     let mut frames = Frames::open(sessile.address("l"));
     for n in 0..5 {
         frames.head(2 * n + 1, &get("/wait"), true);

@@ -6,6 +6,7 @@
 mod abuse;
 mod bodies;
 pub mod client;
+mod early;
 mod failures;
 mod frames;
 mod goaway;

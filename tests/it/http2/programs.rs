@@ -169,7 +169,7 @@ fn node_goes_on_over_new_connections_and_sees_no_error() {
     let test = "node_goes_on_over_new_connections_and_sees_no_error";
     let Some(node) = find(test, "node") else { return };
     let site = Site::named("x");
-    let front = Front::start("[limits]\nhttp2_streams_total = 20\n", HTTP, &[site.address()]);
+    let front = Front::start("[limits]\nrequests_max = 20\n", HTTP, &[site.address()]);
     let mut command = Command::new(node);
     command.arg(script("goes_on.mjs")).arg(base(&front)).arg(front.file("ca.pem")).arg("400");
     let seen = said(&mut command);

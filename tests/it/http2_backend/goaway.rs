@@ -206,15 +206,19 @@ fn goes_away() -> SocketAddr {
 }
 
 #[test]
-fn what_a_backend_that_is_gone_has_not_begun_is_left_to_its_client_to_send_again() {
+fn what_a_backend_that_is_gone_has_not_begun_goes_to_the_next_one_and_without_one_is_left_to_its_client() {
     let other = Http2Site::new();
     let backup = format!("[[pool.backend]]\nname = \"backup\"\naddress = \"{}\"\nbackup = true\n", other.address);
-    let sessile = Sessile::start(&(listener("p", "") + &pool("p", H2, &[goes_away()]) + &backup));
-    let client = Client::plain(sessile.address("l"));
-    assert_eq!(text(ask(&client)), "gone");
-    let post = || client.begin(client.request("POST", "/", &[]), true).unwrap();
-    assert_eq!(post().reply().err().and_then(|error| error.reason()), Some(Reason::REFUSED_STREAM));
-    assert_eq!(text(post()), "POST http a.test /");
+    for further in [&*backup, ""] {
+        let sessile = Sessile::start(&(listener("p", "") + &pool("p", H2, &[goes_away()]) + further));
+        let client = Client::plain(sessile.address("l"));
+        assert_eq!(text(ask(&client)), "gone");
+        let post = client.begin(client.request("POST", "/", &[]), true).unwrap();
+        match further {
+            "" => assert_eq!(post.reply().err().and_then(|error| error.reason()), Some(Reason::REFUSED_STREAM)),
+            _ => assert_eq!(text(post), "POST http a.test /"),
+        }
+    }
 }
 
 #[test]

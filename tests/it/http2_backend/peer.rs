@@ -8,7 +8,9 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::http2_frames::wire::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, SETTINGS, frame};
+use crate::http2_frames::wire::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame,
+};
 use crate::support::backend::Backend;
 
 /// The head of a response with status 200, from the static table of HPACK.
@@ -81,6 +83,11 @@ impl Peer {
     pub fn answer(&mut self, stream: u32, text: &str) -> Result<()> {
         let (head, body) = (frame(HEADERS, END_HEADERS, stream, OK), frame(DATA, END_STREAM, stream, text));
         self.stream.write_all(&[head, body].concat())
+    }
+
+    /// Refuses a request: it was not looked at.
+    pub fn refuse(&mut self, stream: u32) -> Result<()> {
+        self.stream.write_all(&frame(RST_STREAM, 0, stream, REFUSED_STREAM.to_be_bytes()))
     }
 
     /// Announces the end: streams above this one were not begun.

@@ -179,8 +179,12 @@ impl Visited {
                 response.headers_mut().insert("grpc-status", "5".parse().expect("a value"));
                 respond.send_response(response, true)?;
             }
-            "/early" => {
-                let mut sending = respond.send_response(ok(), false)?;
+            path if path.starts_with("/early") => {
+                let mut response = ok();
+                if let Some(status) = path.strip_prefix("/early/") {
+                    *response.status_mut() = status.parse().expect("a status");
+                }
+                let mut sending = respond.send_response(response, false)?;
                 sending.send_data("enough".into(), true)?;
                 // The rest of the request is not wanted: RST_STREAM with NO_ERROR.
             }

@@ -3,8 +3,10 @@
 //! Invariant: every refusal is counted once under the word that its line of the log has.
 
 mod bodies;
+mod connections;
 mod heads;
 mod rates;
+mod slow_bodies;
 
 use serde_json::Value;
 

@@ -59,17 +59,14 @@ fn limits_of_http2_have_bounds() {
     let limits = |lines: &str| check(&format!("[limits]\n{lines}\n{SMALL}"), &resolve);
     let read = |lines: &str| {
         let limits = limits(lines).unwrap().config.limits;
-        (limits.http2_streams, limits.http2_streams_total, limits.http2_backend_connections)
+        (limits.http2_streams, limits.http2_backend_connections)
     };
-    assert_eq!(read(""), (100, None, 6));
-    let all = "http2_streams = 1000\nhttp2_streams_total = 20000\nhttp2_backend_connections = 1";
-    assert_eq!(read(all), (1000, Some(20_000), 1));
-    assert_eq!(read("http2_streams_total = \"off\""), (100, None, 6));
+    assert_eq!(read(""), (100, 6));
+    assert_eq!(read("http2_streams = 1000\nhttp2_backend_connections = 1"), (1000, 1));
     for (line, expected) in [
         ("http2_streams = 0", "http2_streams 0 is not between 1 and 1000"),
         ("http2_streams = 1001", "http2_streams 1001 is not between 1 and 1000"),
         ("http2_streams = \"off\"", "http2_streams \"off\" is not a whole number"),
-        ("http2_streams_total = 0", "http2_streams_total 0 is not between 1 and"),
         ("http2_backend_connections = 0", "http2_backend_connections 0 is not between 1 and 100"),
         ("http2_backend_connections = 101", "http2_backend_connections 101 is not between 1 and 100"),
     ] {

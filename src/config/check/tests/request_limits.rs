@@ -48,6 +48,33 @@ fn a_rate_of_requests_is_read_with_the_keys_beside_it() {
 }
 
 #[test]
+fn slow_bodies_and_long_connections_are_bounded_everywhere_by_one_rule() {
+    let keys = "body_rate_min = \"4 KiB/s\"\nbody_time_max = \"5m\"";
+    let config = config_of(&small(&format!("{keys}\nrequests_max = 7"), keys, keys));
+    let pool = &config.pools[0].request_limits;
+    for limits in [&config.limits.requests, &config.listeners[0].request_limits, pool] {
+        let time = Some(Some(std::time::Duration::from_secs(300)));
+        assert_eq!((limits.body_rate_min, limits.body_time_max), (Some(Some(4 << 10)), time));
+    }
+    assert_eq!((config.listeners[0].request_limits.requests_max, pool.requests_max), (Some(Some(7)), None));
+    let none = config_of(SMALL).limits.requests;
+    assert_eq!((none.body_rate_min, none.body_time_max, none.requests_max), (Some(None), Some(None), Some(None)));
+    let refused = |keys: &str| shown(&check(&small(keys, "", ""), &resolve).unwrap_err());
+    for (keys, wanted) in [
+        ("body_rate_min = 500", "body_rate_min 500 is not a size a second"),
+        ("body_rate_min = \"0/s\"", "body_rate_min \"0/s\" is not between 1 KiB/s and 1 GiB/s"),
+        ("body_time_max = \"1\"", "body_time_max \"1\" is not a duration"),
+        ("requests_max = 0", "requests_max 0 is not between 1 and 1000000000"),
+    ] {
+        assert!(refused(keys).contains(&format!("listener \"web\": limits: {wanted}")), "{}", refused(keys));
+    }
+    let of_pool = shown(&check(&small("", "requests_max = 7", ""), &resolve).unwrap_err());
+    assert!(of_pool.contains("pool \"app\": limits: unknown key \"requests_max\""), "{of_pool}");
+    let bytes = small("", keys, "").replace("http = true", "");
+    assert_eq!(warnings(&bytes).lines().filter(|line| line.ends_with("has no effect without http = true")).count(), 2);
+}
+
+#[test]
 fn limits_of_requests_have_the_same_bounds_everywhere_and_need_http() {
     let refused = shown(&check(&small("body_max = 5", "body_max = \"1\"", "body_max = \"0\""), &resolve).unwrap_err());
     let [listener, pool, all] = refused.lines().collect::<Vec<_>>()[..] else { panic!("{refused}") };

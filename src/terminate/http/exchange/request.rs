@@ -5,7 +5,8 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Exchange, STEPS, WORK, of_client};
+use super::pace::Pace;
+use super::{Exchange, ResponseProgress, STEPS, WORK, of_client};
 use crate::clock;
 use crate::fault::Fault;
 use crate::http::Framing;
@@ -30,6 +31,12 @@ pub struct RequestProgress {
     work: usize,
     /// A byte of the body has come.
     pub begun: bool,
+    /// Bytes of the client that have come in this exchange.
+    came: u64,
+    /// All that have come were taken, and more are due.
+    owed: bool,
+    /// How fast the body has to come; `None`: as it comes.
+    pub pace: Option<Box<Pace>>,
     /// The whole request was sent.
     pub done: bool,
     /// Why no more of the request is sent; its response may still come.
@@ -40,7 +47,7 @@ pub struct RequestProgress {
 }
 
 impl RequestProgress {
-    pub fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing, pace: Option<Box<Pace>>) -> Self {
         Self {
             head_sent: 0,
             body: Body::new(framing),
@@ -48,6 +55,9 @@ impl RequestProgress {
             bypass: Bypass::default(),
             work: 0,
             begun: false,
+            came: 0,
+            owed: false,
+            pace,
             done: false,
             cut: None,
             watches: true,
@@ -76,7 +86,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         answered: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), RequestFailure> {
-        up.work = 0;
+        (up.work, up.owed) = (0, false);
         for _ in 0..STEPS {
             if up.done || up.cut.is_some() {
                 return Ok(());
@@ -138,7 +148,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         if !self.client.bytes().is_empty() {
             let scanned = up.body.scan(self.client.bytes());
             return Poll::Ready(match scanned {
-                Ok(_) if up.body.announced() > self.body_max => Err(RequestFailure::body_too_large()),
+                Ok(_) if up.body.announced() > self.body_limits.most => Err(RequestFailure::body_too_large()),
                 Ok(scanned) => {
                     up.checked = scanned.length;
                     up.work += scanned.work;
@@ -154,10 +164,13 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             up.cut = Some(Ended::RequestCut);
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(match ready!(self.poll_client(up, cx)) {
-            Ok(Some(Got::Bytes(_))) => {
+        let read = self.poll_client(up, cx);
+        up.owed = read.is_pending();
+        Poll::Ready(match ready!(read) {
+            Ok(Some(Got::Bytes(count))) => {
                 // Also where they pass through a pipe, and are scanned nowhere.
                 up.begun = true;
+                up.came += count as u64;
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -165,6 +178,14 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
             Err(fault) => Err(of_client(fault)),
         })
+    }
+
+    /// Notes how fast the body comes. A client that waits for 100 need not send.
+    pub(super) fn note_pace(&self, up: &mut RequestProgress, down: &ResponseProgress) {
+        let owes = up.owed && (up.begun || down.continued || !self.waits_for_100);
+        if let Some(pace) = &mut up.pace {
+            pace.note(up.came, owes, clock::now());
+        }
     }
 
     /// Notices a client that has taken back a request of which nothing is read, because the backend takes no more.

@@ -29,6 +29,7 @@ use crate::terminate::http::header_rules::{RequestFacts, SetHeaders};
 use crate::terminate::http::local_reply::RequestFailure;
 use crate::terminate::http::request_cookie::{RequestCookie, ResponseWriter};
 use crate::terminate::http::upstreams::UpstreamConnection;
+use crate::terminate::request_limits::BodyLimits;
 use crate::terminate::runtime::RuntimeContext;
 
 const CONFIG: &str = "[log]\nconnections = false\n\
@@ -49,7 +50,7 @@ pub struct Asked {
     pub meta: RequestMeta,
     pub framing: Framing,
     pub waits_for_100: bool,
-    pub body_max: u64,
+    pub body_limits: BodyLimits,
     /// The head as the backend gets it.
     pub written: Vec<u8>,
     /// The client's last read before it brought a full buffer.
@@ -69,7 +70,7 @@ impl Asked {
             meta: request.asked(),
             framing: request.framing,
             waits_for_100: request.expects_continue(),
-            body_max: u64::MAX,
+            body_limits: BodyLimits { most: u64::MAX, rate_min: None, time_max: None },
             written,
             after_bulk: false,
         }
@@ -145,10 +146,12 @@ impl Stage {
             client: &mut client,
             upstream: &mut upstream,
             head: &mut head,
+            received: &mut Vec::new(),
             repeatable: false,
             framing: asked.framing,
-            body_max: asked.body_max,
+            body_limits: asked.body_limits,
             waits_for_100: asked.waits_for_100,
+            is_last: false,
             writer: &writer,
             response: &mut ResponseReader::new(),
             limits: Timeouts { head: 0, kept: None, response: None, body: None },

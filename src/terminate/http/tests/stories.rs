@@ -7,6 +7,7 @@ use super::wire::{Ends, Wire};
 use super::world::read;
 use crate::http::answer::StatusCode;
 use crate::outcome::Ended;
+use crate::terminate::request_limits::BodyLimits;
 
 const POST: &str = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
@@ -189,7 +190,8 @@ fn the_end_behind_a_response_leaves_with_its_last_bytes() {
 fn a_body_ends_where_it_announces_more_than_its_limit() {
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for begun in [false, true] {
-        let (stage, asked) = (Stage::new(), Asked { body_max: 10, ..Asked::read(head) });
+        let body_limits = BodyLimits { most: 10, rate_min: None, time_max: None };
+        let (stage, asked) = (Stage::new(), Asked { body_limits, ..Asked::read(head) });
         let (client, backend) = (Wire::new(4_096, 4_096), Wire::new(4_096, 4_096));
         let left = stage.exchange(&asked, &client, &backend, |turns| {
             client.send(b"4\r\nabcd\r\n6;x\r\nefghij\r\n");
