@@ -13,7 +13,7 @@
 //! | 10 over all | commands to all threads, forecasts of a change | [`threads`], [`plan`] |
 //! | 9 shared | the model of a connection; learned cookies of other instances | [`connection`], [`store`] |
 //! | 8 snapshot | everything configured that a connection reads | [`snapshot`] |
-//! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
+//! | 7 beside | limits of one connection, health checks, sources of backends | [`limits`], [`probe`], [`discovery`] |
 //! | 6 host | sockets, clocks, permits, figures, events and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`events`], [`client_history`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
 //! | 4 pool | the pool of a split; the pick: range, cookie, stick table, connection, placement, last resort | [`pool`], [`split`] |
@@ -65,6 +65,7 @@ pub mod config;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+pub mod discovery;
 pub mod events;
 pub mod fault;
 pub mod http;
