@@ -35,7 +35,7 @@ const TYPES: [(&str, &str); 12] = [
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The contents of files that answers are made of, each once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Texts(BTreeMap<PathBuf, Arc<[u8]>>);
 
 impl Texts {

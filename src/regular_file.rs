@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
@@ -23,6 +24,10 @@ pub const PEM_MAX: u64 = 1 << 20;
 pub const CRL_MAX: u64 = 16 << 20;
 /// The longest file of cookie keys, or of one secret or password.
 pub const SECRET_MAX: u64 = 64 << 10;
+
+/// Device, inode and time of creation, if the file system has it: the inode of a file that was replaced is reused at
+/// once.
+pub type FileIdentity = (u64, u64, Option<SystemTime>);
 
 /// The content of a file.
 #[derive(Debug)]
@@ -85,6 +90,14 @@ pub fn read(path: &Path, most: u64) -> io::Result<WholeFile> {
             Ok(WholeFile { bytes: read_at_most(file, most)?, mode: metadata.mode(), owner: metadata.uid() })
         },
     )
+}
+
+/// Tells a file from another that has taken its place; a file that is only written anew keeps its identity. `None`: it
+/// cannot be found.
+pub fn identity(path: &Path) -> Option<FileIdentity> {
+    let look = || fs::metadata(path);
+    let metadata = waiting::on(|| format!("looking at \"{}\"", path.display()), look).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 /// Opens a regular file to read it piece by piece.

@@ -105,7 +105,7 @@ pub struct Listener {
 #[derive(Debug, Default)]
 pub struct LoadedFiles {
     /// Certificates, ticket keys and authorities of TLS.
-    pub tls: Termination,
+    pub tls: Arc<Termination>,
     /// The keys that seal cookies.
     pub rings: Rings,
     /// The contents of answers and of pages for errors.
@@ -113,6 +113,14 @@ pub struct LoadedFiles {
     /// The secret of the stick-table file, so that its entries are found. `None`: the secret of the previous snapshot,
     /// or a new random one.
     pub secret: Option<Secret>,
+}
+
+impl LoadedFiles {
+    /// What a snapshot was built from, for its successor with the same files.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let Snapshot { tls, rings, texts, .. } = snapshot;
+        Self { tls: Arc::clone(tls), rings: rings.clone(), texts: texts.clone(), secret: None }
+    }
 }
 
 /// Where a route sends a connection or a request.
@@ -147,7 +155,6 @@ impl Snapshot {
     ) -> Self {
         let LoadedFiles { tls, rings, texts, secret } = loaded;
         let blocks = 2 * workers;
-        let tls = Arc::new(tls);
         let config = Arc::new(config);
         let now_ms = clock::now_ms();
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);

@@ -15,11 +15,16 @@ use crate::config::{self, ADMIN_SOCKET, BackendEdit, CheckedConfig};
 use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
 use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
+use crate::server;
 
-/// Reads and checks a configuration file.
+/// Reads and checks a configuration file, and the backends that sources in it name.
 pub(super) fn load(file: &Path) -> Result<CheckedConfig, CommandError> {
     let text = read(file)?;
-    in_time(move || config::check(&text, &crate::socket::resolve))?
+    let find = |mut checked: CheckedConfig| {
+        server::find_backends(&mut checked.config);
+        checked
+    };
+    in_time(move || config::check(&text, &crate::socket::resolve).map(find))?
         .map_err(|problems| CommandError::Config { file: file.to_owned(), problems })
 }
 

@@ -107,6 +107,12 @@ fn head(status: &metrics::Status) -> String {
         let why = if store.complaint.is_empty() { String::new() } else { format!(": {}", store.complaint) };
         let _ = writeln!(head, "{why}");
     }
+    for (pool, source) in status.pools.iter().filter_map(|pool| Some((pool, pool.discover.as_ref()?))) {
+        if !source.complaint.is_empty() {
+            let (pool, source, why) = (&pool.name, &source.source, &source.complaint);
+            let _ = writeln!(head, "pool {pool}: {source}: {why}; the last backends stay");
+        }
+    }
     if status.log_lost + status.log_dropped > 0 {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
         let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");

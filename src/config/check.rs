@@ -10,6 +10,7 @@
 mod browser;
 mod check_kind;
 mod cookie;
+mod discover;
 mod group;
 mod headers;
 mod health;

@@ -48,6 +48,33 @@ impl Config {
     }
 }
 
+impl Config {
+    /// True if the edit is about a backend that the source of its pool has named, which no text has.
+    pub fn has_found(&self, edit: &BackendEdit) -> bool {
+        let (BackendEdit::Without { pool, backend } | BackendEdit::Weight { pool, backend, .. }) = edit else {
+            return false;
+        };
+        let mut pools = self.pools.iter().filter(|known| known.name == *pool);
+        pools.any(|pool| pool.found().any(|known| known.name == *backend))
+    }
+
+    /// Makes the edit of a backend that the source of its pool has named.
+    pub fn edit_found(&mut self, edit: &BackendEdit) {
+        let (BackendEdit::Without { pool, backend }
+        | BackendEdit::Weight { pool, backend, .. }
+        | BackendEdit::Add { pool, backend, .. }) = edit;
+        let Some(pool) = self.pools.iter_mut().find(|known| known.name == *pool) else { return };
+        match edit {
+            BackendEdit::Without { .. } => pool.backends.retain(|known| known.name != *backend),
+            BackendEdit::Weight { weight, .. } => {
+                let known = pool.backends.iter_mut().filter(|known| known.name == *backend);
+                known.for_each(|known| known.weight = *weight);
+            }
+            BackendEdit::Add { .. } => {}
+        }
+    }
+}
+
 impl BackendEdit {
     fn apply(&self, top: &mut Table) -> Result<(), String> {
         match self {
@@ -72,7 +99,9 @@ impl BackendEdit {
                 let texts = [("name", backend), ("address", address)];
                 let table: Table =
                     texts.into_iter().map(|(key, text)| (key.to_owned(), Value::String(text.clone()))).collect();
-                if let Some(list) = backends(find_pool(top, pool)?) {
+                // A pool with a source may have no list.
+                let list = find_pool(top, pool)?.entry("backend").or_insert_with(|| Value::Array(Vec::new()));
+                if let Some(list) = list.as_array_mut() {
                     list.push(Value::Table(table));
                 }
             }
@@ -99,7 +128,7 @@ fn is_named(table: &Table, name: &str) -> bool {
     table.get("name").and_then(Value::as_str) == Some(name)
 }
 
-/// The list of backends; `None`: the pool has none, which no checked configuration has.
+/// The list of backends; `None`: the pool has none, because a source names them.
 fn backends(pool: &mut Table) -> Option<&mut Vec<Value>> {
     pool.get_mut("backend").and_then(Value::as_array_mut)
 }

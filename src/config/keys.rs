@@ -233,6 +233,7 @@ pub static POOL: TableKeys = TableKeys {
         "send_proxy_tlvs",
         "on_marked_down",
         "backend",
+        "discover",
         "range",
         "check",
         "eject",
@@ -263,6 +264,9 @@ pub static BACKEND: TableKeys = TableKeys {
     table: "[[pool.backend]]",
     keys: &["name", "address", "weight", "state", "max_connections", "location", "backup"],
 };
+/// Keys for backends that a source names.
+pub static DISCOVER: TableKeys =
+    TableKeys { table: "[pool.discover]", keys: &["kind", "path", "vanish", "empty", "max_backends"] };
 /// Keys of a named range of client addresses.
 pub static RANGE: TableKeys =
     TableKeys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
@@ -372,6 +376,7 @@ pub static ALL: &[&TableKeys] = &[
     &POOL_LIMITS,
     &POOL_TLS,
     &BACKEND,
+    &DISCOVER,
     &RANGE,
     &CHECK,
     &EJECT,

@@ -3,13 +3,15 @@
 //! Binds no socket. Invariant: every pool that a listener names is in the configuration.
 
 use std::fmt;
-use std::net::{AddrParseError, SocketAddr};
+use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, RequestLimits, Route, Split, Tls};
+use super::{
+    Address, Certificate, ClientCertificate, ErrorPage, Forwarded, OwnTimeouts, RequestLimits, Route, Split, Tls,
+};
 
 /// One `[[listener]]`: addresses that accept clients, and rules for their connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,6 +136,21 @@ pub enum Bind {
     Unix(PathBuf),
     /// Sockets passed by systemd under this `FileDescriptorName`, as in `"systemd:NAME"`.
     Systemd(String),
+}
+
+impl Bind {
+    /// True if a connection to this address is accepted here.
+    pub fn is_reached_by(&self, address: &Address) -> bool {
+        match (address, self) {
+            (Address::Tcp(to), Self::Tcp(at)) => {
+                let same_family = to.is_ipv4() == at.is_ipv4();
+                let any = at.ip().is_unspecified() && same_family && IpAddr::is_loopback(&to.ip());
+                to.port() == at.port() && (to.ip() == at.ip() || any)
+            }
+            (Address::Unix(to), Self::Unix(at)) => to == at,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Bind {

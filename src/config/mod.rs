@@ -21,9 +21,11 @@ use crate::server_name::ServerName;
 mod check;
 mod cookie;
 pub mod diff;
+mod discover;
 mod edit;
 mod file;
 mod foreign;
+mod found;
 mod headers;
 mod health;
 mod key_part;
@@ -49,6 +51,7 @@ pub use cookie::{
     Carrier, Cookie, CookieLifetime, CookieMode, InsertRules, RouteRules, SameSite, Secure, Separator, Side,
     is_own_name, own_name, twin_name,
 };
+pub use discover::{Absence, Discover, DiscoverSource, OnEmpty, Origin, Vanish};
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
@@ -73,7 +76,7 @@ pub use timeouts::OwnTimeouts;
 pub use tls::{
     Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules, TlsVersion,
 };
-pub use value::{canonical_network, hex32, is_name};
+pub use value::{backend_address, canonical_network, hex32, is_connectable, is_name, levels};
 pub use written::Written;
 
 /// All settings of one configuration file. Two are equal if they mean the same, however they are written.

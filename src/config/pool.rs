@@ -1,6 +1,7 @@
 //! [`Pool`]: its backends, how one is picked, and how backends are reached and checked.
 //!
-//! Opens no connection. Invariant: a pool has at least one backend of weight above 0.
+//! Opens no connection. Invariant: a pool without `discover` has at least one backend of
+//! weight above 0.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,8 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Check, Cookie, Eject, HeaderRules, KeyPart, OnDown, OnFull, OwnTimeouts, PoolTls, RequestLimits, StickTableRules,
-    Tls,
+    Check, Cookie, Discover, Eject, HeaderRules, KeyPart, OnDown, OnFull, Origin, OwnTimeouts, PoolTls, RequestLimits,
+    StickTableRules, Tls,
 };
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -50,7 +51,9 @@ pub struct Pool {
     pub drain_deadline: Duration,
     /// Time after the deadline over which open connections are closed evenly.
     pub drain_over: Duration,
-    /// Backends in the order of the file; at least one with weight above 0.
+    /// What names backends beside those of the file; `None`: nothing does.
+    pub discover: Option<Discover>,
+    /// Backends in the order of the file, and behind them those of `discover` in the order of their names.
     pub backends: Vec<Backend>,
     /// Named ranges in the order of the file.
     pub ranges: Vec<Range>,
@@ -198,6 +201,8 @@ pub struct Backend {
     pub backup: bool,
     /// Most connections at the same time; `None`: no limit.
     pub max_connections: Option<u32>,
+    /// Whether the file has it, or the source of the pool names it.
+    pub origin: Origin,
 }
 
 /// Address of a backend, resolved at load.
@@ -318,6 +323,7 @@ impl Pool {
             slow_start: None,
             drain_deadline: Duration::from_secs(300),
             drain_over: Duration::from_secs(60),
+            discover: None,
             backends,
             ranges: vec![],
             all_down: AllDown::Try,
@@ -341,6 +347,14 @@ impl Pool {
 #[cfg(test)]
 impl Backend {
     pub(crate) fn of_test(name: &str, address: Address) -> Self {
-        Self { name: name.to_owned(), address, weight: 1, location: vec![], backup: false, max_connections: None }
+        Self {
+            name: name.to_owned(),
+            address,
+            weight: 1,
+            location: vec![],
+            backup: false,
+            max_connections: None,
+            origin: Origin::Written,
+        }
     }
 }

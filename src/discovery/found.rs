@@ -6,6 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// The greatest weight of a backend; a source with a greater one means this.
+pub const WEIGHT_MAX: u32 = 256;
+
 /// One backend as a source names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {

@@ -1,6 +1,8 @@
-//! Backends that a source names: what a look at it finds.
+//! Backends that a source names: what a look at it finds, and the set that comes of it.
 //!
 //! Changes no pool and starts no task. Invariant: a source that cannot be relied on at the moment says so, and never
 //! answers with a part of its set.
 
+pub mod file;
 pub mod found;
+pub mod reconcile;

@@ -48,6 +48,12 @@ kinds! {
     Reload = "reload";
     /// A reload has given a backend another weight: keys may move to it or away from it.
     Weight = "weight";
+    /// The source of a pool names other backends than before, and these are in force.
+    Discovered = "discovered";
+    /// What the source of a pool says is not taken, with the reason; the last backends stay.
+    DiscoverFailed = "discover_failed";
+    /// What the source of a pool says is taken again.
+    DiscoverWorks = "discover_works";
     /// A configuration was refused, with its first problem.
     ReloadRefused = "reload_refused";
     /// Checks have found a backend down, with the reason.
@@ -62,13 +68,13 @@ kinds! {
     Ejected = "ejected";
     /// An ejection is over.
     Returned = "returned";
-    /// A drain or a close by command, or a drain by an agent, has begun.
+    /// A drain has begun: by command, by an agent, or because the source of the pool does not name the backend.
     Drain = "drain";
     /// The deadline of a drain has passed: the backend serves no client.
     Drained = "drained";
     /// A drain stands for so long that it may have been forgotten.
     DrainForgotten = "drain_forgotten";
-    /// A command or an agent has ended a drain.
+    /// A drain has ended: by command, by an agent, or because the source of the pool names the backend again.
     Ready = "ready";
     /// A limit on connections is reached, of the process, of a listener or of sources.
     Limit = "limit";
@@ -118,14 +124,20 @@ impl EventKind {
             Self::FileFailed => &[Self::FileWritten],
             Self::StoreDown => &[Self::StoreUp],
             Self::ReloadRefused => &[Self::Reload],
+            Self::DiscoverFailed => &[Self::DiscoverWorks],
             _ => &[],
         }
     }
 
+    /// True if an event of this kind puts other backends or rules in force.
+    pub fn is_of_configuration(self) -> bool {
+        matches!(self, Self::Reload | Self::Discovered)
+    }
+
     /// True if a condition that an event of this kind has begun is one of a process, and unknown to the next one.
     pub fn ends_with_its_process(self) -> bool {
-        use EventKind::{AcceptPaused, FileFailed, Limit, LogLost, ReloadRefused, TableFull};
-        matches!(self, AcceptPaused | FileFailed | Limit | LogLost | ReloadRefused | TableFull)
+        use EventKind::{AcceptPaused, DiscoverFailed, FileFailed, Limit, LogLost, ReloadRefused, TableFull};
+        matches!(self, AcceptPaused | DiscoverFailed | FileFailed | Limit | LogLost | ReloadRefused | TableFull)
     }
 }
 

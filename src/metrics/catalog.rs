@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::Exporter;
 use super::status::{
-    BackendStatus, BreakCount, CertificateStatus, Descriptors, ListenerKinds, ListenerStatus, PoolStatus, ProcessUsage,
-    QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus,
-    TableFileStatus, WorkerStatus,
+    BackendStatus, BreakCount, CertificateStatus, Descriptors, DiscoverStatus, ListenerKinds, ListenerStatus,
+    PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status,
+    StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 
 /// One family of a page.
@@ -94,6 +94,7 @@ fn everything() -> Status {
         cookies,
         requests: Some(RequestTotals::default()),
         queue: Some(QueueStatus::default()),
+        discover: Some(DiscoverStatus::default()),
         checks: true,
         ejects: true,
         backends: vec![BackendStatus::default()],

@@ -15,6 +15,7 @@ pub(super) fn write(rows: &mut Rows, status: &Status) {
     pools(rows, &shown);
     requests::of_pools(rows, || shown.pools());
     queues(rows, &shown);
+    sources(rows, &shown);
     stick_tables(rows, &shown);
     backends(rows, &shown);
 }
@@ -87,6 +88,35 @@ fn queues(rows: &mut Rows, shown: &Shown<'_>) {
         queues().flat_map(|([pool], queue)| {
             [("timeout", queue.timeouts), ("full", queue.refusals)].map(|(why, count)| (labels([pool, ("why", why)]), count))
         }),
+    );
+}
+
+fn sources(rows: &mut Rows, shown: &Shown<'_>) {
+    let sources = || shown.pools().filter_map(|pool| Some((labels([("pool", &pool.name)]), pool.discover.as_ref()?)));
+    rows.gauge(
+        "sessile_discover_backends",
+        "Backends that the source of the pool names.",
+        sources().map(|(labels, source)| (labels, source.backends)),
+    );
+    rows.gauge(
+        "sessile_discover_absent",
+        "Backends that the source of the pool does not name any more, and that are still there.",
+        sources().map(|(labels, source)| (labels, source.absent)),
+    );
+    rows.gauge(
+        "sessile_discover_failed",
+        "1 if what the source of the pool says is not taken, so that its last backends stay, else 0.",
+        sources().map(|(labels, source)| (labels, u64::from(!source.complaint.is_empty()))),
+    );
+    rows.counter(
+        "sessile_discover_changes_total",
+        "Times that the source of the pool named other backends than before.",
+        sources().map(|(labels, source)| (labels, source.changes)),
+    );
+    rows.counter(
+        "sessile_discover_failures_total",
+        "Times that what the source of the pool said was not taken.",
+        sources().map(|(labels, source)| (labels, source.failures)),
     );
 }
 

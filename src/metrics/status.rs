@@ -14,7 +14,9 @@ use crate::outcome::Ended;
 
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
-pub use super::totals::{BackendTotals, BreakCount, QueueStatus, RequestTotals, SplitPoolStatus, SplitStatus, mean_us};
+pub use super::totals::{
+    BackendTotals, BreakCount, DiscoverStatus, QueueStatus, RequestTotals, SplitPoolStatus, SplitStatus, mean_us,
+};
 
 /// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -304,7 +306,10 @@ pub struct PoolStatus {
     /// True if failed connects eject a backend.
     #[serde(skip)]
     pub ejects: bool,
-    /// Backends of the pool, in the order of the file.
+    /// Source of backends; `None`: the pool has those of the file alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<DiscoverStatus>,
+    /// Backends of the pool, in the order of the file, and behind them those that its source names.
     pub backends: Vec<BackendStatus>,
 }
 
@@ -387,7 +392,8 @@ pub struct BackendStatus {
     pub name: String,
     /// Address that connections are made to.
     pub address: String,
-    /// `draining` or `drained` after a command, also one to an earlier process; `None`: no command holds.
+    /// `draining` or `drained`: by a command, also one to an earlier process, by its agent, or because its source does not
+    /// name it; `None`: neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// Seconds since the command that drained the backend; `None`: it is not draining.
@@ -396,6 +402,9 @@ pub struct BackendStatus {
     /// Seconds since the state last changed; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_s: Option<u64>,
+    /// True if its source does not name it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
     /// One word for its health: `up`, `unchecked`, `awaited`, `down`, `damped` or `ejected`.
     pub state: String,
     /// Reason of the last failed check, and of the last refused response; empty if there is none.

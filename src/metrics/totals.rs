@@ -1,4 +1,5 @@
-//! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of connects.
+//! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of connects;
+//! and the source of a pool, [`DiscoverStatus`].
 //!
 //! Names no series (`requests.rs` and `pools.rs` do). Invariant: a sum is of the counters of all threads.
 
@@ -37,6 +38,26 @@ pub struct SplitPoolStatus {
     pub weight: u16,
     /// Requests that came to it by the split, by what has chosen it: `cookie`, `connection`, `weight`.
     pub requests: BTreeMap<String, u64>,
+}
+
+/// The source of a pool's backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscoverStatus {
+    /// Kind and place: `file /run/web.backends`.
+    pub source: String,
+    /// Backends that it names.
+    pub backends: u64,
+    /// Backends that it does not name any more, and that are still there.
+    pub absent: u64,
+    /// Why what it says is not taken, so that the last backends stay; empty if it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complaint: String,
+    /// Times that what it said was not taken.
+    pub failures: u64,
+    /// Times that it named other backends than before.
+    pub changes: u64,
+    /// The last of these times, in seconds since 1970; `None`: there was none.
+    pub changed_unix_s: Option<u64>,
 }
 
 /// Requests of a pool since it was added.

@@ -334,8 +334,9 @@ impl Backend {
         (before != after).then_some(after)
     }
 
-    /// Copies the state by checks to where connections read it.
+    /// Copies the state by checks, or by the source that does not name the backend, to where connections read it.
     pub(super) fn show_standing(&self, standing: CheckState, on_marked_down: OnMarkedDown) {
+        let standing = if self.drain.is_missing() { CheckState::Down } else { standing };
         if self.standing.swap(standing as u8, Relaxed) != standing as u8 {
             self.ready_changed();
         }

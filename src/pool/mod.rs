@@ -4,6 +4,7 @@
 //! clock. Invariant: building a pool for a reload that is then refused changes nothing in the backends that it shares
 //! with the pool in force.
 
+mod absence;
 mod agent;
 pub mod backend;
 mod candidates;
@@ -312,6 +313,7 @@ pub fn departed(
         location: Vec::new(),
         backup: false,
         max_connections: None,
+        origin: config::Origin::Written,
     };
     Arc::new(Backend::new(shared, &config, before.map(|before| &**before), workers, CheckState::Unchecked))
 }

@@ -185,6 +185,7 @@ impl Pool {
             before.in_force.store(false, SeqCst);
         }
         self.put_places_in_force();
+        self.put_absences_in_force();
         // Nothing is noted in the new lineup yet. Leases taken until now are seen by the look, later ones are told.
         if let Some(ready) = &self.ready {
             ready.look_again();

@@ -32,8 +32,8 @@ pub struct CheckResults {
 impl Backend {
     /// The drain by command; `None`: the backend is not draining.
     pub fn drain_times(&self) -> Option<DrainTimes> {
-        // The next process asks the agent itself.
-        self.drain.times().filter(|_| !self.drain.is_by_agent())
+        // The next process asks the agent and the source itself.
+        self.drain.times().filter(|_| self.drain.is_by_command())
     }
 
     /// The failed connections so far.

@@ -49,9 +49,10 @@ impl BackendWatch {
                 lines.extend(ejection(pool, backend, before, now, now_ms));
                 if now.is_drained && !before.is_drained {
                     let (pool, name) = (pool.name(), backend.name());
-                    let way_back = match backend.is_drained_by_agent() {
-                        true => "its agent ends the drain".to_owned(),
-                        false => format!("`sessile ready {pool}/{name}` ends the drain"),
+                    let way_back = match (backend.is_drained_by_agent(), backend.drain_times()) {
+                        (true, _) => "its agent ends the drain".to_owned(),
+                        (false, Some(_)) => format!("`sessile ready {pool}/{name}` ends the drain"),
+                        (false, None) => "its source does not name it any more".to_owned(),
                     };
                     let text = format!("backend {pool}/{name} is drained and serves no client; {way_back}");
                     let event = Event::new(EventKind::Drained, &text).of_backend(pool, name);

@@ -32,7 +32,7 @@ impl Drains {
     pub(super) fn overdue(&mut self, snapshot: &Snapshot, now_ms: u64) -> Vec<Event> {
         let mut overdue = Vec::new();
         for (pool, backend) in backends(snapshot) {
-            let is_forgotten = |for_ms: &u64| *for_ms >= ms(LONG) && !backend.is_drained_by_agent();
+            let is_forgotten = |for_ms: &u64| *for_ms >= ms(LONG) && backend.drain_times().is_some();
             let Some(for_ms) = backend.drained_for(now_ms).filter(is_forgotten) else {
                 continue;
             };

@@ -2,10 +2,12 @@
 //!
 //! Reloads nothing. Invariant: a disk that does not answer holds this task and no other, and is named in the log.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::{Server, lock_of};
 
@@ -25,21 +27,23 @@ impl Server {
                 continue;
             }
             let source = self.source.clone();
-            let mut look = tokio::task::spawn_blocking(move || source.identity());
-            let seen = match tokio::time::timeout(LATE, &mut look).await {
-                Ok(seen) => seen,
-                Err(_) => {
-                    let (file, late) = (&self.source, LATE.as_secs());
-                    tracing::warn!("{file} was looked at for {late} s without an answer: a new file is not seen");
-                    let seen = look.await;
-                    tracing::info!("{file} is seen again");
-                    seen
-                }
-            };
-            let seen = seen.ok().flatten();
+            let look = tokio::task::spawn_blocking(move || source.identity());
+            let seen = patiently(&self.source, look).await.flatten();
             if seen.is_some() && seen != *lock_of(&self.identity) {
                 let _ = changed.try_send(());
             }
         }
     }
+}
+
+/// Waits for a look at a file, however long it takes, and names a file in the log that does not answer. `None`: the look
+/// has panicked.
+pub(super) async fn patiently<T>(file: impl fmt::Display, mut look: JoinHandle<T>) -> Option<T> {
+    if let Ok(seen) = tokio::time::timeout(LATE, &mut look).await {
+        return seen.ok();
+    }
+    tracing::warn!("{file} was looked at for {} s without an answer: a new file is not seen", LATE.as_secs());
+    let seen = look.await;
+    tracing::info!("{file} is seen again");
+    seen.ok()
 }

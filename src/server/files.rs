@@ -5,13 +5,12 @@
 //! that it names, each with the place of the key in the text, or everything that a snapshot is built from.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
 
+use super::discovery::{self, SourceProblem};
 use super::own_files;
 use crate::answers::{self, Texts};
 use crate::clock;
@@ -23,11 +22,8 @@ use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
 use crate::tls::Termination;
-use crate::waiting;
 
-/// Device, inode and time of creation, if the file system has it: the inode of a file that was replaced is reused at
-/// once.
-pub(super) type FileIdentity = (u64, u64, Option<SystemTime>);
+pub(super) use crate::regular_file::{FileIdentity, identity};
 
 /// Errors for a file that is not there, or is in a folder that is not there.
 const IS_MISSING: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
@@ -83,7 +79,13 @@ fn examine_for(
     in_force: Option<&Snapshot>,
     writes: bool,
 ) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
-    let draft = config::draft(text, &crate::socket::resolve);
+    let mut draft = config::draft(text, &crate::socket::resolve);
+    for problem in discovery::fill(&mut draft.config, in_force.map(|snapshot| &*snapshot.config), None) {
+        match problem {
+            SourceProblem::Error(problem) => draft.refuse(problem),
+            SourceProblem::Warning(problem) => draft.warn(problem),
+        }
+    }
     let read = read_files(&draft.config, in_force);
     if writes {
         let unwritable = own_files::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config));
@@ -114,7 +116,7 @@ pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Re
     let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls), clock::now_ms);
     let rings = cookie_keys_after(config, in_force.map(|snapshot| &*snapshot.config));
     let (tls, (rings, texts)) = all_or_problems(tls, all_or_problems(rings, texts(config)))?;
-    Ok(LoadedFiles { tls, rings, texts, secret: None })
+    Ok(LoadedFiles { tls: Arc::new(tls), rings, texts, secret: None })
 }
 
 /// Reads the contents of answers and the pages for errors, each file once.
@@ -207,14 +209,6 @@ fn read_secret(path: &Path) -> std::io::Result<(String, bool)> {
     let file = regular_file::read(path, SECRET_MAX)?;
     let exposed = is_open_to_all(file.mode);
     Ok((file.text()?, exposed))
-}
-
-/// Tells a file from another that has taken its place; a file that is only written anew keeps its identity. `None`: it
-/// cannot be found.
-pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
-    let look = || std::fs::metadata(path);
-    let metadata = waiting::on(|| format!("looking at \"{}\"", path.display()), look).ok()?;
-    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 /// Both results, or the problems of both.

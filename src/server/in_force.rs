@@ -1,5 +1,5 @@
 //! Puts a configuration in force, at the start and at each reload: [`prepare`] does everything that can fail, and
-//! [`Server::put_in_force`] the rest.
+//! [`Server::put_in_force`] the rest; [`Server::swap`] alone where only backends have come or gone.
 //!
 //! Reads no file (`files` does). Invariant: until everything that can fail has succeeded, nothing that connections see
 //! has changed, so a configuration is in force wholly or not at all.
@@ -86,25 +86,36 @@ impl Server {
         // The store comes before the snapshot, and so before any client under its rules: the first one may bring a
         // cookie that only the store has.
         self.store.adopt(access.map(Arc::new)).await;
+        self.swap(previous, &snapshot, plan, listen_sockets).await;
+        let mut reloads = lock_of(&self.reloads);
+        reloads.accepted += u64::from(previous.is_some());
+        (reloads.last_accepted, reloads.last_unix_s) = (true, clock::unix_s());
+        reloads.problems.clear();
+    }
+
+    /// Has every connection from here on go by this snapshot, and returns when every worker has adopted it.
+    pub(super) async fn swap(
+        &self,
+        previous: Option<&Snapshot>,
+        snapshot: &Arc<Snapshot>,
+        plan: BindPlan,
+        listen_sockets: &mut ListenSockets,
+    ) {
         // Decisions from here on are made by the new snapshot. At the start it is there already: threads begin with it.
-        let replaced = self.current.swap(Arc::clone(&snapshot));
+        let replaced = self.current.swap(Arc::clone(snapshot));
         // Workers accept and route by the new listeners only after the swap, so that none runs ahead of the snapshot.
-        let adoptions = listen_sockets.commit(plan, &snapshot);
+        let adoptions = listen_sockets.commit(plan, snapshot);
         self.workers.adopt(adoptions).await;
         self.runtimes.note_reload();
         // Checks and addresses follow what workers use now.
         lock_of(&self.probes).adopt(&snapshot.pools, &snapshot.tls);
-        self.note_addresses(listen_sockets, &snapshot);
+        self.note_addresses(listen_sockets, snapshot);
         // Entries that old pools wrote until the last worker had adopted the snapshot are taken over last.
         for pool in previous.iter().flat_map(|previous| previous.pools.iter()) {
             if let Some(successor) = snapshot.pool(pool.name()) {
                 successor.take_over(pool, clock::now_ms());
             }
         }
-        let mut reloads = lock_of(&self.reloads);
-        reloads.accepted += u64::from(previous.is_some());
-        (reloads.last_accepted, reloads.last_unix_s) = (true, clock::unix_s());
-        reloads.problems.clear();
         drop(replaced);
     }
 

@@ -9,6 +9,7 @@ mod backend_watch;
 mod certificate_watch;
 mod cookie_key_file;
 mod descriptors;
+mod discovery;
 mod drains;
 mod explain;
 mod file_watch;
@@ -56,6 +57,7 @@ use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
 use self::alarms::Alarms;
+use self::discovery::Discoveries;
 use self::drains::Drains;
 use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
@@ -77,7 +79,6 @@ use crate::admin::PageSampler;
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
-use crate::events::{self, Event, EventKind};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -87,6 +88,7 @@ use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
+pub use self::discovery::find_backends;
 pub use self::files::{certificates_and_keys, cookie_keys, examine, examine_for_another, random_key};
 pub use self::own_files::is_writable;
 pub use self::source::{ArgumentText, ConfigSource};
@@ -131,6 +133,7 @@ pub struct Server {
     admin: AdminSocket,
     sampler: PageSampler,
     alarms: Mutex<Alarms>,
+    discoveries: Mutex<Discoveries>,
     drains: Mutex<Drains>,
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
     lock: Mutex<Option<InstanceLock>>,
@@ -338,6 +341,7 @@ impl Server {
             admin: AdminSocket::default(),
             sampler: PageSampler::default(),
             alarms: Mutex::default(),
+            discoveries: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),
             manager: ServiceManager::from_environment(),
@@ -351,31 +355,13 @@ impl Server {
         Ok((Arc::new(server), first))
     }
 
-    fn announce(&self, http: Option<std::net::SocketAddr>) {
-        for (name, addresses) in lock_of(&self.bound).iter() {
-            tracing::info!("listener {name:?} accepts on {}", addresses.join(", "));
-        }
-        if let Some(http) = http {
-            tracing::info!("metrics and health on http://{http}");
-        }
-        let text = format!(
-            "ready: {} workers, at most {} connections, digest {:016x}",
-            self.workers.len(),
-            self.admission.connections_max(),
-            self.current.load().digest
-        );
-        tracing::info!("{text}");
-        let event = events::note(clock::unix_ms(), Event::new(EventKind::Start, &text));
-        // After the event: a backend that a check has found down before it is down now.
-        lock_of(&self.pool_changes).begin(&self.current.load(), event, clock::now_ms());
-    }
-
     /// Follows signals and keeps house until the last connection has gone.
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
         let housekeeping = [
             tokio::spawn(Arc::clone(self).keep_house()),
+            tokio::spawn(Arc::clone(self).discover()),
             tokio::spawn(Arc::clone(self).watch_file(changed)),
             tokio::spawn(Arc::clone(self).watch_predecessors()),
             tokio::spawn(Arc::clone(self).report()),

@@ -42,14 +42,19 @@ fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) 
     if edits.is_empty() {
         return files::check_text(file, text, Some(in_force));
     }
-    let text = in_force.config.edited(edits).map_err(|why| vec![why])?;
+    let is_of_found = |edit: &&BackendEdit| in_force.config.has_found(edit);
+    let (of_found, edits): (Vec<_>, Vec<_>) = edits.iter().partition(is_of_found);
+    let edits: Vec<_> = edits.into_iter().cloned().collect();
+    let text = in_force.config.edited(&edits).map_err(|why| vec![why])?;
     // A place in that text would be one in no file.
     let read = files::check_named(&text, Some(in_force), |Problem { object, message, .. }| match object.is_empty() {
         true => message.clone(),
         false => format!("{object}: {message}"),
     })?;
+    let mut config = read.config;
+    of_found.into_iter().for_each(|edit| config.edit_found(edit));
     // What is odd about the configuration was said when it came into force.
-    Ok(ReadConfig { warnings: Vec::new(), ..read })
+    Ok(ReadConfig { config, warnings: Vec::new(), ..read })
 }
 
 /// Computes for seconds, where there are many clients, while the control thread goes on.

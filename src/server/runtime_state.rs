@@ -1,4 +1,4 @@
-//! [`RuntimeState`]: what commands and time have made of the configured backends, as one JSON document.
+//! [`RuntimeState`]: what commands, time and sources have made of the backends of the configuration, as one JSON document.
 //!
 //! Reads and writes no file (`state_file.rs` does) and knows no channel. Times of the document are those of the wall
 //! clock, because the clock of a process means nothing to the next. Invariants: a document of an older or a newer
@@ -9,10 +9,12 @@
 //! A backend is known by its pool and its name. Commands follow the name, as they do at a reload; failed connects and
 //! checks follow name and address.
 
+mod found;
 mod reading;
 
 use serde::{Deserialize, Serialize};
 
+use self::found::RuntimeFound;
 use crate::config;
 use crate::events::{Event, EventKind, EventRing, KeptEvents};
 use crate::pool::early_closes::EarlyCloses;
@@ -47,11 +49,19 @@ pub(super) struct RuntimeState {
     unread: Vec<String>,
 }
 
-/// The backends of a pool that are not as the configuration alone would have them.
+/// The backends of a pool that are not as the configuration alone would have them, and those that its source has named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct RuntimePool {
     name: String,
     backends: Vec<RuntimeBackend>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found: Vec<RuntimeFound>,
+}
+
+impl RuntimePool {
+    fn is_empty(&self) -> bool {
+        self.backends.is_empty() && self.found.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -144,6 +154,7 @@ impl RuntimeState {
         let pools = snapshot.pools.iter().map(|pool| RuntimePool {
             name: pool.name().to_owned(),
             backends: pool.backends().iter().map(|backend| RuntimeBackend::of(backend, clocks)).collect(),
+            found: pool.config().found().map(|backend| RuntimeFound::of(backend, clocks)).collect(),
         });
         let pools = pools.map(|mut pool| {
             pool.backends.retain(RuntimeBackend::is_special);
@@ -152,7 +163,7 @@ impl RuntimeState {
         Self {
             version: VERSION,
             written_unix_ms: clocks.unix_ms,
-            pools: pools.filter(|pool| !pool.backends.is_empty()).collect(),
+            pools: pools.filter(|pool| !pool.is_empty()).collect(),
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
             store: None,
             events: None,
@@ -165,7 +176,7 @@ impl RuntimeState {
     pub(super) fn apply(&self, snapshot: &Snapshot, now_ms: u64, unix_ms: u64) -> Vec<String> {
         let clocks = Clocks::new(now_ms, unix_ms);
         let (mut lines, mut checked) = (Vec::new(), 0);
-        for RuntimePool { name, backends } in &self.pools {
+        for RuntimePool { name, backends, .. } in &self.pools {
             let pool = snapshot.pool(name);
             for before in backends {
                 let index = pool.and_then(|pool| pool.index_of(&before.name));
@@ -221,14 +232,14 @@ impl RuntimeState {
         }
     }
 
-    /// The part that a restart takes over: commands and ejections. Checks are made anew, and keys are for no file.
+    /// The part that a restart takes over: commands, ejections and what sources have named. Checks are made anew, and keys are for no file.
     pub(super) fn for_file(&self) -> Self {
         let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };
         for pool in &mut state.pools {
             pool.backends.iter_mut().for_each(|backend| backend.checks = None);
             pool.backends.retain(RuntimeBackend::is_special);
         }
-        state.pools.retain(|pool| !pool.backends.is_empty());
+        state.pools.retain(|pool| !pool.is_empty());
         state
     }
 

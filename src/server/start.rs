@@ -1,8 +1,9 @@
 //! The start of the process: [`begin`] does everything that can fail.
 //!
-//! Accepts nothing (`mod.rs` does). Invariant: an error is complete: every problem of the file, or the one thing that
+//! Accepts nothing (`mod.rs` does). [`Server::announce`] says that it is done. Invariant: an error is complete: every problem of the file, or the one thing that
 //! this host does not give.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,11 +16,13 @@ use super::predecessors::Predecessors;
 use super::signals::Signals;
 use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
-use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError};
+use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError, discovery, lock_of, state_file};
 use crate::access_log::{self, MessageFormat, Messages};
 use crate::admin;
+use crate::clock;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::detached::{self, FOR_READING};
+use crate::events::{self, Event, EventKind};
 
 /// A process in which everything that can fail has succeeded, and which accepts nothing yet.
 pub(super) struct Begun {
@@ -50,7 +53,15 @@ pub(super) async fn begin(
     mut beside: Beside<'_>,
 ) -> Result<Begun, StartError> {
     let of_thread = source.clone();
-    let read = move || (of_thread.identity(), of_thread.read(None));
+    let read = move || {
+        let (identity, mut read) = (of_thread.identity(), of_thread.read(None));
+        if let Ok(read) = &mut read {
+            // By the backends that sources had named: those that are named no more drain, and one that says nothing has them.
+            let last = state_file::last(&read.config).filter(|_| !options.fresh);
+            drop(discovery::fill(&mut read.config, None, last.as_ref()));
+        }
+        (identity, read)
+    };
     let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
         Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),
         Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
@@ -76,6 +87,28 @@ pub(super) async fn begin(
     server.admin.note(&sockets, admin).map_err(|error| StartError::unavailable("admin", error))?;
     let keeps = server.listen_sockets.lock().await.kept_on();
     Ok(Begun { server, first, sockets, signals, keeps, stopping })
+}
+
+impl Server {
+    /// Says in the log and by an event that the process serves. `http`: the address of the admin interface.
+    pub(super) fn announce(&self, http: Option<SocketAddr>) {
+        for (name, addresses) in lock_of(&self.bound).iter() {
+            tracing::info!("listener {name:?} accepts on {}", addresses.join(", "));
+        }
+        if let Some(http) = http {
+            tracing::info!("metrics and health on http://{http}");
+        }
+        let text = format!(
+            "ready: {} workers, at most {} connections, digest {:016x}",
+            self.workers.len(),
+            self.admission.connections_max(),
+            self.current.load().digest
+        );
+        tracing::info!("{text}");
+        let event = events::note(clock::unix_ms(), Event::new(EventKind::Start, &text));
+        // After the event: a backend that a check has found down before it is down now.
+        lock_of(&self.pool_changes).begin(&self.current.load(), event, clock::now_ms());
+    }
 }
 
 /// The file from which this process was started. A file that was replaced since then has the name that it had.

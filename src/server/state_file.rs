@@ -1,7 +1,8 @@
 //! [`StateFile`]: reads the state file once at the start, and writes it at each command, at intervals and before the
 //! stop.
 //!
-//! Decides nothing about backends (`runtime_state` does). Invariants: the file is replaced whole or not at all, by one
+//! Decides nothing about backends (`runtime_state` does). [`last`] is for the backends that sources had named, which a
+//! start needs before it has a snapshot. Invariants: the file is replaced whole or not at all, by one
 //! write at a time, and only its owner can read it; after the last write nothing is written, because the file belongs to
 //! the next process from then on; a damaged file costs its contents and nothing else.
 
@@ -40,6 +41,13 @@ fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
 /// True if a configuration has a place for the file.
 pub(super) fn has_place(config: &Config) -> bool {
     places(config).next().is_some()
+}
+
+/// What the process before has kept for a configuration; `None`: nothing that can be read.
+pub(super) fn last(config: &Config) -> Option<RuntimeState> {
+    // Of a file that cannot be read the start says more.
+    let states = places(config).filter_map(|path| read(&path).ok().flatten());
+    states.max_by_key(RuntimeState::written_unix_ms)
 }
 
 /// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.

@@ -172,7 +172,9 @@ impl Control for Server {
         events::info(clock::unix_ms(), event.of_backend(pool, backend));
         // The reply comes when the next process would know.
         let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
-        Ok(format!("{pool}/{backend}: {word}{}", lost.unwrap_or_default()))
+        let left = is.is_some_and(|is| is.has_left_source() && order == AdminState::Ready);
+        let left = if left { ", as long as its source does not name it" } else { "" };
+        Ok(format!("{pool}/{backend}: {word}{left}{}", lost.unwrap_or_default()))
     }
 
     async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {
@@ -195,6 +197,7 @@ impl Server {
             up: backend.standing().serves(),
             ejected: backend.health(now_ms) == Health::Ejected,
             runtime: backend.runtime_word(now_ms).map(str::to_owned),
+            absent: backend.has_left_source(),
             drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
             since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
@@ -220,6 +223,7 @@ impl Server {
             busy: pool.is_busy(now_ms),
             checks: pool.config().check.is_some(),
             ejects: pool.config().eject.is_some(),
+            discover: self.discover_status(pool.config()),
             backends: backends.collect(),
         }
     }
@@ -268,10 +272,11 @@ fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
     TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint }
 }
 
-/// What is wrong with a backend, by its checks and by its responses; empty if nothing is.
+/// What is wrong with a backend, by its source, its checks and its responses; empty if nothing is.
 fn complaint(backend: &pool::Backend, now_ms: u64) -> String {
     let of_checks = Some(backend.complaint()).filter(|complaint| !complaint.is_empty());
-    of_checks.into_iter().chain(backend.response_complaint(now_ms)).collect::<Vec<_>>().join("; ")
+    let of_source = backend.has_left_source().then(|| "its source does not name it any more".to_owned());
+    of_source.into_iter().chain(of_checks).chain(backend.response_complaint(now_ms)).collect::<Vec<_>>().join("; ")
 }
 
 /// The shared store; `None`: the configuration has none.

@@ -10,7 +10,7 @@ use crate::split::{self, Split};
 use crate::sticky::cookie::{CookieRule, KeyRing};
 
 /// The keys that seal cookies, by file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rings {
     rings: Vec<(PathBuf, Arc<KeyRing>)>,
     /// Warnings about files that every user of this machine can read.

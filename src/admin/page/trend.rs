@@ -292,6 +292,11 @@ fn warnings(status: &Status, unix_ms: u64) -> Vec<String> {
     };
     warnings.extend(unwritten("stick-table file", &status.stick_table_file));
     warnings.extend(unwritten("state file", &status.state_file));
+    let sources = status.pools.iter().filter_map(|pool| Some((&pool.name, pool.discover.as_ref()?)));
+    let failed = sources.filter(|(_, source)| !source.complaint.is_empty());
+    warnings.extend(failed.take(ROWS_MAX).map(|(pool, source)| {
+        format!("The backends of pool {pool} are the last good ones: {}: {}", source.source, source.complaint)
+    }));
     if let Some(store) = status.store.as_ref().filter(|store| store.state != "working") {
         warnings.push(format!("The shared store is not used: {}", store.complaint));
     }

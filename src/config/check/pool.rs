@@ -1,7 +1,7 @@
 //! Reads one `[[pool]]`: balancing method, key, backends and named ranges.
 //!
 //! Which listeners reach it is checked in `whole.rs`. Invariant: a pool without errors can place every key: it has a
-//! backend of weight above 0, and the table of its method fits its backends.
+//! backend of weight above 0 or a source of backends, and the table of its method fits its backends.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, headers, health, many, queue, request_limits, stick_table, timeouts, tls};
+use super::{Bad, cookie, discover, headers, health, many, queue, request_limits, stick_table, timeouts, tls};
 use crate::config::file::Section;
+use crate::config::found::RING_POINTS_MAX;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, Range, RangeRule, keys,
+    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnMarkedDown, Origin, Pool, PoolHttp, Range, RangeRule, keys,
 };
 
-/// Most points of a ring: 16 bytes each, so 64 MiB a pool.
-const RING_POINTS_MAX: u64 = 4_000_000;
 /// Most entries of a Maglev table; a prime.
 const MAGLEV_SIZE_MAX: u64 = 5_000_011;
 const MAX_V4: u8 = 32;
@@ -71,6 +70,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
+        discover: discover::discover(&section),
         limits: timeouts::of_pool(&limits, http.is_read()),
         request_limits: request_limits::of_pool(&limits, http.is_read()),
         connect_timeout,
@@ -127,14 +127,12 @@ fn balance(section: &Section<'_>, backends: &[Backend]) -> Option<Balance> {
 }
 
 fn ring(section: &Section<'_>, points: u32, backends: &[Backend]) -> Balance {
-    let weight: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let total = u64::from(points) * weight;
-    if total > RING_POINTS_MAX {
-        let why =
-            format!("ring_points {points} times the weights ({weight}) is {total}; the most is {RING_POINTS_MAX}");
-        section.error("ring_points", Bad::new(why).hint(format!("at most {}", RING_POINTS_MAX / weight)));
+    let balance = Balance::Ring { points };
+    if let Err(why) = balance.holds(backends) {
+        let weight: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+        section.error("ring_points", Bad::new(why).hint(format!("at most {}", RING_POINTS_MAX / weight.max(1))));
     }
-    Balance::Ring { points }
+    balance
 }
 
 fn maglev(section: &Section<'_>, size: u32, backends: &[Backend]) -> Balance {
@@ -142,11 +140,11 @@ fn maglev(section: &Section<'_>, size: u32, backends: &[Backend]) -> Balance {
         let next = (size..).find(|number| is_prime(*number)).unwrap_or(size);
         section.error("maglev_size", Bad::new(format!("maglev_size {size} is not prime")).hint(format!("{next} is")));
     }
-    if size as usize <= backends.len() {
-        let why = format!("maglev_size {size} is not above the number of backends ({})", backends.len());
+    let balance = Balance::Maglev { table_size: size };
+    if let Err(why) = balance.holds(backends) {
         section.error("maglev_size", Bad::new(why));
     }
-    Balance::Maglev { table_size: size }
+    balance
 }
 
 fn is_prime(number: u32) -> bool {
@@ -219,19 +217,21 @@ fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
         max_connections: section
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
             .unwrap_or(None),
+        origin: Origin::Written,
     }
 }
 
-/// Checks the backends of a pool together: at least one, different names, a weight above 0.
+/// Checks the backends of a pool together: different names, and, where no source names others, one of weight above 0.
 fn check_backends(pool: &Section<'_>, sections: &[Section<'_>], backends: &[Backend]) {
+    let is_found = pool.has("discover");
     if sections.is_empty() {
-        if !pool.has("backend") || pool.count("backend") == 0 {
+        if !is_found && (!pool.has("backend") || pool.count("backend") == 0) {
             pool.missing("has no backend");
         }
         return;
     }
     unique_names(sections.iter().zip(backends.iter().map(|backend| backend.name.as_str())));
-    if backends.iter().all(|backend| backend.weight == 0) {
+    if !is_found && backends.iter().all(|backend| backend.weight == 0) {
         pool.error_at(pool.start, Bad::new("every backend has weight 0"));
     }
 }
@@ -257,7 +257,8 @@ pub(super) fn unique_names<'s, 'd: 's>(named: impl Iterator<Item = (&'s Section<
 fn ranges(pool: &Section<'_>, key: &[KeyPart], backends: &[Backend]) -> Vec<Range> {
     let names: HashSet<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
     let sections = pool.children("range", &keys::RANGE);
-    let read: Vec<_> = sections.iter().map(|section| (section, range(section, key, &names))).collect();
+    let finds = pool.has("discover");
+    let read: Vec<_> = sections.iter().map(|section| (section, range(section, key, &names, finds))).collect();
     unique_names(read.iter().map(|(section, range)| (*section, range.name.as_str())));
     let mut networks = HashMap::new();
     for (section, range) in read.iter().filter(|(section, _)| section.has("cidr")) {
@@ -269,7 +270,8 @@ fn ranges(pool: &Section<'_>, key: &[KeyPart], backends: &[Backend]) -> Vec<Rang
     read.into_iter().map(|(_, range)| range).collect()
 }
 
-fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Range {
+/// Reads a range. `finds`: a source may name other backends than those of the file.
+fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>, finds: bool) -> Range {
     let cidr = section.required("cidr", value::network);
     let rules = ["one", "prefix", "pin"].into_iter().filter(|rule| section.has(rule)).count();
     if rules != 1 {
@@ -285,12 +287,12 @@ fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Ra
     }
     Range {
         name: section.required("name", value::name).unwrap_or_default(),
-        rule: rule(section, cidr, backends),
+        rule: rule(section, cidr, backends, finds),
         cidr: cidr.unwrap_or_default(),
     }
 }
 
-fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>) -> RangeRule {
+fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>, finds: bool) -> RangeRule {
     if section.read("one", value::boolean) == Some(false) {
         section.error("one", Bad::new("one false has no effect").hint("delete the line"));
     }
@@ -300,7 +302,9 @@ fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>) ->
         if section.count("pin") == 0 {
             section.error("pin", Bad::new("pin names no backend"));
         }
-        for (at, name) in pins.iter().filter(|(_, name)| !backends.contains(name.as_str())) {
+        // A source may name any backend.
+        let unknown = |(_, name): &&(usize, String)| !finds && !backends.contains(name.as_str());
+        for (at, name) in pins.iter().filter(unknown) {
             let bad = Bad::new(format!("pin \"{name}\" is not a backend of this pool"));
             let near = keys::nearest(name, backends.iter().copied());
             section.error_at(*at, Bad { hint: near.map(|near| format!("did you mean \"{near}\"?")), ..bad });

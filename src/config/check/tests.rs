@@ -12,6 +12,7 @@ use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, ke
 
 mod check_kinds;
 mod defer_accept;
+mod discover;
 mod foreign_words;
 mod grpc;
 mod headers;

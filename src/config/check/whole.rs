@@ -3,13 +3,12 @@
 //! Reads no value of the file. Invariant: runs after all tables are read, and only on a text without syntax errors.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 
 use super::listener::ParsedListener as Listener;
 use super::pool::{ParsedPool as Pool, unique_names};
 use super::{Bad, group};
 use crate::config::file::Section;
-use crate::config::{Address, Bind, KeyPart, Process, Route, Tls, keys};
+use crate::config::{Bind, KeyPart, Process, Route, Tls, keys};
 
 /// Checks listeners, pools and the admin interface together.
 pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
@@ -147,7 +146,8 @@ fn source_is_known(pool: &str, reaching: &[&Listener<'_>]) {
 /// Warns of backends that are a listener of this process.
 fn no_loop(pool: &Pool<'_>, listeners: &[Listener<'_>]) {
     for (backend, section) in pool.config.backends.iter().zip(&pool.backends) {
-        let own = |listener: &&Listener<'_>| listener.config.bind.iter().any(|bind| leads_to(&backend.address, bind));
+        let own =
+            |listener: &&Listener<'_>| listener.config.bind.iter().any(|bind| bind.is_reached_by(&backend.address));
         if let Some(listener) = listeners.iter().find(own) {
             let why = format!(
                 "address \"{}\" is {} of this process: connections would loop",
@@ -155,18 +155,6 @@ fn no_loop(pool: &Pool<'_>, listeners: &[Listener<'_>]) {
             );
             section.warn("address", Bad::new(why));
         }
-    }
-}
-
-fn leads_to(address: &Address, bind: &Bind) -> bool {
-    match (address, bind) {
-        (Address::Tcp(to), Bind::Tcp(at)) => {
-            let same_family = to.is_ipv4() == at.is_ipv4();
-            let any = at.ip().is_unspecified() && same_family && IpAddr::is_loopback(&to.ip());
-            to.port() == at.port() && (to.ip() == at.ip() || any)
-        }
-        (Address::Unix(to), Bind::Unix(at)) => to == at,
-        _ => false,
     }
 }
 

@@ -124,11 +124,22 @@ pub(in crate::config) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) 
             Some(address) => address,
             None => look_up(written, resolve)?,
         };
-        if tcp.port() == 0 || tcp.ip().is_unspecified() || tcp.ip().is_multicast() {
+        if !is_connectable(tcp) {
             return Err(Bad::new("is not an address that can be connected to"));
         }
         Ok(Address::Tcp(tcp))
     }
+}
+
+/// Reads the address of a backend as a source of backends has it, `IP:PORT`; the error says what it is not.
+pub fn backend_address(written: &str) -> Result<SocketAddr, &'static str> {
+    let address = socket_address(written).ok_or("is not an address with a port")?;
+    if is_connectable(address) { Ok(address) } else { Err("is not an address that can be connected to") }
+}
+
+/// True for the address of one backend: it has a port and is neither every address nor that of a group.
+pub fn is_connectable(address: SocketAddr) -> bool {
+    address.port() > 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
 }
 
 /// Checks the path of a unix socket, without the prefix `unix:`.

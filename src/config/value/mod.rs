@@ -45,9 +45,9 @@ pub(in crate::config) use self::request::{
     answered_field, compared_field, field_value, method, path_pattern, redirect_status, template,
 };
 
-pub use self::address::canonical as canonical_network;
+pub use self::address::{backend_address, canonical as canonical_network, is_connectable};
 pub use self::file::hex32;
-pub use self::name::is_name;
+pub use self::name::{is_name, levels};
 
 /// Result of a reader: the value, or why it was refused.
 pub(in crate::config) type ValueResult<T> = Result<T, Bad>;

@@ -26,18 +26,21 @@ pub(in crate::config) fn name(value: &DeValue<'_>) -> ValueResult<String> {
 
 /// Reads the levels of a location, `dc1/host3`, outermost first; empty text: no location.
 pub(in crate::config) fn location(value: &DeValue<'_>) -> ValueResult<Vec<String>> {
-    let written = text(value)?;
+    levels(text(value)?).map_err(|why| Bad::new(why).hint("\"dc1/host3\": names separated by '/'"))
+}
+
+/// Splits a location into its levels; the error says what it has instead.
+pub fn levels(written: &str) -> Result<Vec<String>, String> {
     if written.is_empty() {
         return Ok(Vec::new());
     }
     let levels: Vec<_> = written.split('/').map(str::to_owned).collect();
     if levels.len() > LOCATION_DEPTH_MAX {
-        return Err(Bad::new(format!("has {} levels; the most is {LOCATION_DEPTH_MAX}", levels.len())));
+        return Err(format!("has {} levels; the most is {LOCATION_DEPTH_MAX}", levels.len()));
     }
     match levels.iter().find(|level| !is_name(level)) {
         None => Ok(levels),
-        Some(level) => Err(Bad::new(format!("has the level \"{level}\", which is not a name: {NAME_RULE}"))
-            .hint("\"dc1/host3\": names separated by '/'")),
+        Some(level) => Err(format!("has the level \"{level}\", which is not a name: {NAME_RULE}")),
     }
 }
 

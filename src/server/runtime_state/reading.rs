@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::found::RuntimeFound;
 use super::{RuntimeBackend, RuntimePool, RuntimeState, VERSION};
 
 /// Most parts that are named one by one.
@@ -98,9 +99,16 @@ fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<
         let name: String = take(&mut fields, "name", "the name of a pool", unread);
         let backends = take_objects(&mut fields, "backends", &format!("the backends of pool {name:?}"), unread);
         let backends = backends.into_iter().map(|fields| read_backend(&name, fields, unread)).collect();
-        RuntimePool { name, backends }
+        let found = take_objects(&mut fields, "found", &format!("the found backends of pool {name:?}"), unread);
+        let found = found.into_iter().filter_map(|fields| read_found(&name, fields, unread)).collect();
+        RuntimePool { name, backends, found }
     });
     pools.collect()
+}
+
+fn read_found(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeFound> {
+    let found = serde_json::from_value(Value::Object(fields));
+    found.inspect_err(|_| unread.push(format!("a found backend of pool {pool:?}"))).ok()
 }
 
 fn read_backend(pool: &str, mut fields: Map<String, Value>, unread: &mut Vec<String>) -> RuntimeBackend {

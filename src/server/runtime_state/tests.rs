@@ -30,7 +30,7 @@ fn snapshot_of(names: &[&str], options: &str) -> Snapshot {
     );
     let config = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config;
     let loaded = snapshot::LoadedFiles {
-        tls: crate::tls::Termination::load(&config, None, crate::clock::now_ms).unwrap(),
+        tls: crate::tls::Termination::load(&config, None, crate::clock::now_ms).unwrap().into(),
         ..Default::default()
     };
     Snapshot::build(config, loaded, None, 1, &Arc::new(Admission::new(1)))
@@ -180,7 +180,7 @@ fn a_backend_that_is_gone_is_named_and_the_others_go_on() {
     order(&before, "gone", AdminState::Drain, NOW_MS);
     order(&before, "a", AdminState::Drain, NOW_MS);
     let mut state = RuntimeState::of(&before, NOW_MS, UNIX_MS);
-    state.pools.push(RuntimePool { name: "old".into(), backends: state.pools[0].backends.clone() });
+    state.pools.push(RuntimePool { name: "old".into(), backends: state.pools[0].backends.clone(), found: vec![] });
     let next = three();
     let said = restart(&state, &next);
     assert!(next.pools[0].backends()[0].draining());

@@ -108,7 +108,7 @@ fn by_configuration<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChang
         return Behind::Words(LOST.to_owned());
     };
     // A process does not know what the reloads of the one before have changed.
-    let is_known = is_whole(all) && all[..start].iter().all(|event| event.kind != EventKind::Reload);
+    let is_known = is_whole(all) && all[..start].iter().all(|event| !event.kind.is_of_configuration());
     Behind::Words(if is_known && !changes.has_forgotten(&noted.pool) {
         format!("no reload has done that: it is so since this process began, {}", rfc3339(all[start].unix_ms))
     } else {
@@ -126,7 +126,7 @@ fn in_force<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges, kind
             !changes.goes_on_here(begun, &noted.pool, backend)
                 || between.any(|later| {
                     begun.is_ended_by(later)
-                        || later.kind == EventKind::Reload
+                        || later.kind.is_of_configuration()
                             && changes.has_reset(later.id, begun.kind, &noted.pool, backend)
                 })
         };

@@ -1,0 +1,89 @@
+//! [`Discover`]: where the backends of a pool are read while the process runs, and what becomes of those that are not
+//! named any more; [`Origin`] of each backend.
+//!
+//! Reads no source (`discovery` does). Invariant: every rule has one word in the configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Most backends that a source may name, where the file does not say.
+pub const BACKENDS_MAX: usize = 1_024;
+
+/// `[pool.discover]` of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discover {
+    /// What names the backends.
+    pub source: DiscoverSource,
+    /// Treatment of a backend that the source does not name any more.
+    pub vanish: Vanish,
+    /// Treatment of a source that names no backend.
+    pub empty: OnEmpty,
+    /// Most backends that the source may name.
+    pub max_backends: usize,
+}
+
+/// What names the backends of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiscoverSource {
+    /// A file that is replaced by a rename.
+    File(PathBuf),
+}
+
+impl DiscoverSource {
+    /// The word of the kind in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+        }
+    }
+}
+
+impl fmt::Display for DiscoverSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}
+
+/// Treatment of a backend that its source does not name any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vanish {
+    /// It drains, and is removed when nothing holds it.
+    Drain,
+    /// It is down until the source names it again.
+    Down,
+    /// It is removed at once.
+    Remove,
+}
+
+/// Treatment of a source that names no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// The last set stays.
+    Keep,
+    /// Every backend vanishes.
+    Apply,
+}
+
+/// Where a backend is from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration file.
+    #[default]
+    Written,
+    /// The source of the pool.
+    Found {
+        /// Since when the source does not name it; `None`: the source names it.
+        absence: Option<Absence>,
+    },
+}
+
+/// The time in which a source does not name a backend, on the clock of the process in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absence {
+    /// When the source was first seen without it.
+    pub since_ms: i64,
+    /// End of service for known clients, with `vanish = "drain"`.
+    pub deadline_ms: i64,
+}

@@ -1,0 +1,68 @@
+//! Backends of the file and backends that a source has named, side by side in one [`Pool`].
+//!
+//! Reads no source (`discovery` does). Invariant: no two backends of a pool have one name, and those that were found come
+//! last, in the order of their names.
+
+use super::{Absence, Backend, Balance, Origin, Pool};
+
+/// Most points of a ring: 16 bytes each, so 64 MiB a pool.
+pub(super) const RING_POINTS_MAX: u64 = 4_000_000;
+
+impl Backend {
+    /// True if the source of the pool has named it.
+    pub fn is_found(&self) -> bool {
+        self.origin != Origin::Written
+    }
+
+    /// Since when its source does not name it; `None`: the source does, or the file has it.
+    pub fn absence(&self) -> Option<Absence> {
+        match self.origin {
+            Origin::Written => None,
+            Origin::Found { absence } => absence,
+        }
+    }
+}
+
+impl Pool {
+    /// The backends that are written in the file.
+    pub fn written(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|backend| !backend.is_found())
+    }
+
+    /// The backends that the source of the pool has named.
+    pub fn found(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|backend| backend.is_found())
+    }
+
+    /// The same pool with these backends in the place of those that its source has named; they are sorted by name, and
+    /// one that the file has is left out.
+    pub fn with_found(&self, mut found: Vec<Backend>) -> Self {
+        found.retain(|backend| self.written().all(|written| written.name != backend.name));
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        let backends = self.written().cloned().chain(found).collect();
+        Self { backends, ..self.clone() }
+    }
+}
+
+impl Balance {
+    /// Says why the tables of the method cannot hold these backends.
+    pub fn holds(self, backends: &[Backend]) -> Result<(), String> {
+        match self {
+            Self::Ring { points } => {
+                let weight: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+                let total = u64::from(points) * weight;
+                if total <= RING_POINTS_MAX {
+                    return Ok(());
+                }
+                Err(format!(
+                    "ring_points {points} times the weights ({weight}) is {total}; the most is {RING_POINTS_MAX}"
+                ))
+            }
+            Self::Maglev { table_size } if table_size as usize <= backends.len() => {
+                let count = backends.len();
+                Err(format!("maglev_size {table_size} is not above the number of backends ({count})"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What becomes of a backend that the source of its pool does not name: [`Backend::heed_source`].
+//!
+//! Looks at no source (`discovery` does). Invariant: a drain by command, and what checks have found, is there again when
+//! the source names the backend again.
+
+use super::backend::lock;
+use super::{Backend, DrainTimes, Pool};
+use crate::config::{Absence, OnMarkedDown, Vanish};
+
+impl Backend {
+    /// Drains the backend, or has it be down, because its source does not name it; with `None`, ends that.
+    fn heed_source(&self, absence: Option<(Absence, Vanish)>, on_marked_down: OnMarkedDown) {
+        let drains = absence.filter(|(_, vanish)| *vanish != Vanish::Down).map(|(absence, _)| absence);
+        let times = drains.map(|Absence { since_ms, deadline_ms }| DrainTimes { since_ms, deadline_ms });
+        if self.drain.heed_source(times) {
+            self.ready_changed();
+        }
+        let checks = lock(&self.checks);
+        if self.drain.set_missing(absence.is_some() && times.is_none()) {
+            self.show_standing(checks.checked.standing(), on_marked_down);
+        }
+    }
+
+    /// True if the backend drains, or is down, because its source does not name it.
+    pub fn has_left_source(&self) -> bool {
+        self.drain.has_left_source()
+    }
+}
+
+impl Pool {
+    /// Puts in force which backends the source does not name.
+    pub(super) fn put_absences_in_force(&self) {
+        let vanish = self.config.discover.as_ref().map_or(Vanish::Remove, |discover| discover.vanish);
+        for (backend, config) in self.backends.iter().zip(&self.config.backends) {
+            let absence = config.absence().map(|absence| (absence, vanish));
+            backend.heed_source(absence, self.config.on_marked_down);
+        }
+    }
+}

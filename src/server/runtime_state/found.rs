@@ -1,0 +1,76 @@
+//! [`RuntimeFound`]: a backend that the source of its pool has named, for a process that begins while the source says
+//! nothing.
+//!
+//! Asks no source. Invariant: what comes back is a backend that a source could have named, whatever a document has.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Clocks, RuntimeState};
+use crate::config::{self, Absence, Address, Backend, Origin, is_name, levels};
+
+/// A backend that a source has named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RuntimeFound {
+    name: String,
+    address: String,
+    weight: u16,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    location: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absence: Option<RuntimeAbsence>,
+}
+
+/// The time in which the source does not name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeAbsence {
+    since_unix_ms: i64,
+    deadline_unix_ms: i64,
+}
+
+impl RuntimeFound {
+    pub(super) fn of(backend: &Backend, clocks: Clocks) -> Self {
+        Self {
+            name: backend.name.clone(),
+            address: backend.address.to_string(),
+            weight: backend.weight,
+            location: backend.location.join("/"),
+            absence: backend.absence().map(|absence| RuntimeAbsence {
+                since_unix_ms: clocks.unix(absence.since_ms),
+                deadline_unix_ms: clocks.unix(absence.deadline_ms),
+            }),
+        }
+    }
+
+    /// The backend; `None`: it is none that a source could have named.
+    fn backend(&self, clocks: Clocks) -> Option<Backend> {
+        let address = config::backend_address(&self.address).ok().filter(|_| is_name(&self.name))?;
+        let absence = self.absence.as_ref().map(|absence| {
+            // A wall clock that was set back would make it longer.
+            let length_ms = absence.deadline_unix_ms.saturating_sub(absence.since_unix_ms).max(0);
+            Absence {
+                since_ms: clocks.process(absence.since_unix_ms).min(clocks.now_ms),
+                deadline_ms: clocks.process(absence.deadline_unix_ms).min(clocks.now_ms.saturating_add(length_ms)),
+            }
+        });
+        Some(Backend {
+            name: self.name.clone(),
+            address: Address::Tcp(address),
+            weight: self.weight.min(256),
+            location: levels(&self.location).ok()?,
+            backup: false,
+            max_connections: None,
+            origin: Origin::Found { absence },
+        })
+    }
+}
+
+impl RuntimeState {
+    /// The backends of this pool that its source had named last.
+    pub(in crate::server) fn found(&self, pool: &str, now_ms: u64, unix_ms: u64) -> Vec<Backend> {
+        let clocks = Clocks::new(now_ms, unix_ms);
+        let known = self.pools.iter().filter(|known| known.name == pool).flat_map(|known| &known.found);
+        known.filter_map(|found| found.backend(clocks)).collect()
+    }
+}
