@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 
@@ -25,9 +25,9 @@ pub const CRL_MAX: u64 = 16 << 20;
 /// The longest file of cookie keys, or of one secret or password.
 pub const SECRET_MAX: u64 = 64 << 10;
 
-/// Device, inode and time of creation, if the file system has it: the inode of a file that was replaced is reused at
+/// Device, inode and time of creation since 1970, if the file system has it: the inode of a file that was replaced is reused at
 /// once.
-pub type FileIdentity = (u64, u64, Option<SystemTime>);
+pub type FileIdentity = (u64, u64, Option<Duration>);
 
 /// The content of a file.
 #[derive(Debug)]
@@ -97,7 +97,8 @@ pub fn read(path: &Path, most: u64) -> io::Result<WholeFile> {
 pub fn identity(path: &Path) -> Option<FileIdentity> {
     let look = || fs::metadata(path);
     let metadata = waiting::on(|| format!("looking at \"{}\"", path.display()), look).ok()?;
-    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
+    let created = metadata.created().ok().and_then(|created| created.duration_since(UNIX_EPOCH).ok());
+    Some((metadata.dev(), metadata.ino(), created))
 }
 
 /// Opens a regular file to read it piece by piece.

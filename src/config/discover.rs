@@ -1,5 +1,5 @@
 //! [`Discover`]: where the backends of a pool are read while the process runs, and what becomes of those that are not
-//! named any more; [`Origin`] of each backend.
+//! named any more; [`BackendOrigin`] of each backend.
 //!
 //! Reads no source (`discovery` does). Invariant: every rule has one word in the configuration.
 
@@ -49,11 +49,11 @@ impl fmt::Display for DiscoverSource {
 /// Treatment of a backend that its source does not name any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vanish {
-    /// It drains, and is removed when nothing holds it.
+    /// The backend drains, and is removed when nothing holds it.
     Drain,
-    /// It is down until the source names it again.
+    /// The backend is down until the source names it again.
     Down,
-    /// It is removed at once.
+    /// The backend is removed at once.
     Remove,
 }
 
@@ -68,7 +68,7 @@ pub enum OnEmpty {
 
 /// Where a backend is from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum BackendOrigin {
     /// The configuration file.
     #[default]
     Written,

@@ -1,9 +1,9 @@
 //! Backends of the file and backends that a source has named, side by side in one [`Pool`].
 //!
-//! Reads no source (`discovery` does). Invariant: no two backends of a pool have one name, and those that were found come
-//! last, in the order of their names.
+//! Reads no source (`discovery` does). Invariant: no two backends of a pool have one name, and those that were found
+//! come last, in the order of their names.
 
-use super::{Absence, Backend, Balance, Origin, Pool};
+use super::{Absence, Backend, BackendOrigin, Balance, Pool};
 
 /// Most points of a ring: 16 bytes each, so 64 MiB a pool.
 pub(super) const RING_POINTS_MAX: u64 = 4_000_000;
@@ -11,14 +11,14 @@ pub(super) const RING_POINTS_MAX: u64 = 4_000_000;
 impl Backend {
     /// True if the source of the pool has named it.
     pub fn is_found(&self) -> bool {
-        self.origin != Origin::Written
+        self.origin != BackendOrigin::Written
     }
 
     /// Since when its source does not name it; `None`: the source does, or the file has it.
     pub fn absence(&self) -> Option<Absence> {
         match self.origin {
-            Origin::Written => None,
-            Origin::Found { absence } => absence,
+            BackendOrigin::Written => None,
+            BackendOrigin::Found { absence } => absence,
         }
     }
 }

@@ -51,7 +51,7 @@ pub use cookie::{
     Carrier, Cookie, CookieLifetime, CookieMode, InsertRules, RouteRules, SameSite, Secure, Separator, Side,
     is_own_name, own_name, twin_name,
 };
-pub use discover::{Absence, Discover, DiscoverSource, OnEmpty, Origin, Vanish};
+pub use discover::{Absence, BackendOrigin, Discover, DiscoverSource, OnEmpty, Vanish};
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};

@@ -10,8 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Check, Cookie, Discover, Eject, HeaderRules, KeyPart, OnDown, OnFull, Origin, OwnTimeouts, PoolTls, RequestLimits,
-    StickTableRules, Tls,
+    BackendOrigin, Check, Cookie, Discover, Eject, HeaderRules, KeyPart, OnDown, OnFull, OwnTimeouts, PoolTls,
+    RequestLimits, StickTableRules, Tls,
 };
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -202,7 +202,7 @@ pub struct Backend {
     /// Most connections at the same time; `None`: no limit.
     pub max_connections: Option<u32>,
     /// Whether the file has it, or the source of the pool names it.
-    pub origin: Origin,
+    pub origin: BackendOrigin,
 }
 
 /// Address of a backend, resolved at load.
@@ -354,7 +354,7 @@ impl Backend {
             location: vec![],
             backup: false,
             max_connections: None,
-            origin: Origin::Written,
+            origin: BackendOrigin::Written,
         }
     }
 }

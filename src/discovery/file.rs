@@ -1,7 +1,8 @@
-//! [`FileSource`]: backends that a file names, one a line or as JSON, looked at again when another file takes its place.
+//! [`FileSource`]: backends that a file names, one a line or as JSON, looked at again when another file takes its
+//! place.
 //!
-//! Writes nothing and keeps no set. Invariants: a file with one mistake names no backend at all; a file that was good is
-//! read again only once another one has taken its place, so a file that is written in place is never read half.
+//! Writes nothing and keeps no set. Invariants: a file with one mistake names no backend at all; a file that was good
+//! is read again only once another one has taken its place, so a file that is written in place is never read half.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -42,8 +43,8 @@ impl FileSource {
         Self { path: path.into(), seen: None }
     }
 
-    /// Reads the file if another one has taken its place, or if the last one had a mistake and has changed; `None`: it is
-    /// as it was.
+    /// Reads the file if another one has taken its place, or if the last one had a mistake and has changed; `None`: it
+    /// is as it was.
     pub fn look(&mut self) -> Option<Reading> {
         let identity = regular_file::identity(&self.path);
         let stamp = self.stamp();
@@ -99,7 +100,7 @@ fn parse(text: &str) -> Result<Vec<Found>, String> {
 
 /// Backends of a list in JSON, each with its place.
 fn of_json(text: &str) -> Result<Vec<(String, Found)>, String> {
-    let listed: Vec<Listed> =
+    let listed: Vec<ListedBackend> =
         serde_json::from_str(text).map_err(|error| format!("is no list of backends in JSON: {error}"))?;
     let placed = (1..).zip(listed).map(|(number, listed)| {
         let place = format!("backend #{number}");
@@ -119,7 +120,8 @@ fn of_lines(text: &str) -> Result<Vec<(String, Found)>, String> {
         (format!("line {number}"), words)
     });
     let placed = lines.filter(|(_, words)| !words.is_empty()).map(|(place, words)| {
-        let found = Listed::of_words(&words).and_then(Listed::found).map_err(|why| format!("{place}: {why}"))?;
+        let found =
+            ListedBackend::of_words(&words).and_then(ListedBackend::found).map_err(|why| format!("{place}: {why}"))?;
         Ok((place, found))
     });
     placed.collect()
@@ -128,7 +130,7 @@ fn of_lines(text: &str) -> Result<Vec<(String, Found)>, String> {
 /// A backend as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Listed {
+struct ListedBackend {
     name: String,
     address: String,
     weight: Option<u32>,
@@ -136,7 +138,7 @@ struct Listed {
     state: Option<String>,
 }
 
-impl Listed {
+impl ListedBackend {
     fn of_words(words: &[&str]) -> Result<Self, String> {
         let [name, address, more @ ..] = words else { return Err("has a name and no address".to_owned()) };
         let is_number = |word: &&&str| word.bytes().all(|byte| byte.is_ascii_digit());

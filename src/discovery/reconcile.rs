@@ -1,19 +1,21 @@
 //! [`reconcile`]: the set of a pool's backends after its source was looked at; [`unexpired`]: after time has passed.
 //!
 //! Pure: what is in force, what was read and the time are arguments. Invariants: a backend is its name, whatever its
-//! place in an answer; what cannot be taken as a whole is refused as a whole; a set is sorted by name, so that the order
-//! of an answer changes nothing.
+//! place in an answer; what cannot be taken as a whole is refused as a whole; a set is sorted by name, so that the
+//! order of an answer changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
 use super::found::{Found, FoundState, Reading, WEIGHT_MAX};
-use crate::config::{Absence, Address, Backend, Discover, OnEmpty, Origin, Pool, Vanish, is_connectable, levels};
+use crate::config::{
+    Absence, Address, Backend, BackendOrigin, Discover, OnEmpty, Pool, Vanish, is_connectable, levels,
+};
 
 /// What still needs a backend that its source does not name any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Holders {
     /// A connection is open to it.
     pub by_connections: bool,
     /// A client may come back to it: an entry of the stick table names it, or a cookie may.
@@ -53,8 +55,8 @@ pub fn reconcile(
     Ok(next)
 }
 
-/// The found backends of a pool without those whose time is over.
-pub fn unexpired(pool: &Pool, rules: &Discover, held: &dyn Fn(&str) -> Held, now_ms: i64) -> Vec<Backend> {
+/// The found backends of a pool without those that have no time left.
+pub fn unexpired(pool: &Pool, rules: &Discover, held: &dyn Fn(&str) -> Holders, now_ms: i64) -> Vec<Backend> {
     let drain_over_ms = i64::try_from(pool.drain_over.as_millis()).unwrap_or(i64::MAX);
     let is_over = |backend: &&Backend| {
         let Some(Absence { deadline_ms, .. }) = backend.absence() else { return false };
@@ -63,9 +65,9 @@ pub fn unexpired(pool: &Pool, rules: &Discover, held: &dyn Fn(&str) -> Held, now
             Vanish::Down => false,
             Vanish::Drain => match held(&backend.name) {
                 // After the deadline connections are closed over this time.
-                Held { by_connections: true, .. } => deadline_ms.saturating_add(drain_over_ms) <= now_ms,
-                Held { by_clients: true, .. } => deadline_ms <= now_ms,
-                Held { .. } => true,
+                Holders { by_connections: true, .. } => deadline_ms.saturating_add(drain_over_ms) <= now_ms,
+                Holders { by_clients: true, .. } => deadline_ms <= now_ms,
+                Holders { .. } => true,
             },
         }
     };
@@ -109,7 +111,7 @@ fn backend(found: &Found) -> Result<Backend, String> {
         location: levels(location).map_err(|why| format!("backend \"{name}\": location \"{location}\" {why}"))?,
         backup: false,
         max_connections: None,
-        origin: Origin::Found { absence: None },
+        origin: BackendOrigin::Found { absence: None },
     })
 }
 
@@ -117,7 +119,7 @@ fn backend(found: &Found) -> Result<Backend, String> {
 fn left(pool: &Pool, gone: &Backend, now_ms: i64) -> Backend {
     let deadline = i64::try_from(pool.drain_deadline.as_millis()).unwrap_or(i64::MAX);
     let begins = Absence { since_ms: now_ms, deadline_ms: now_ms.saturating_add(deadline) };
-    Backend { origin: Origin::Found { absence: Some(gone.absence().unwrap_or(begins)) }, ..gone.clone() }
+    Backend { origin: BackendOrigin::Found { absence: Some(gone.absence().unwrap_or(begins)) }, ..gone.clone() }
 }
 
 /// What has become of one backend from one set to the next.
@@ -138,16 +140,16 @@ pub enum ChangeKind {
     Left,
     /// The source names it again.
     Returned,
-    /// It is not in the set any more.
+    /// The set does not have it any more.
     Removed,
-    /// It has another address; open connections stay at the old one.
+    /// The address is another one; open connections stay at the old one.
     Moved {
         /// The address before.
         from: String,
         /// The address now.
         to: String,
     },
-    /// It has another weight or another location.
+    /// The weight or the location is another one.
     Changed,
 }
 

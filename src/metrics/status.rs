@@ -392,8 +392,8 @@ pub struct BackendStatus {
     pub name: String,
     /// Address that connections are made to.
     pub address: String,
-    /// `draining` or `drained`: by a command, also one to an earlier process, by its agent, or because its source does not
-    /// name it; `None`: neither.
+    /// `draining` or `drained`: by a command, also one to an earlier process, by its agent, or because its source does
+    /// not name it; `None`: neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// Seconds since the command that drained the backend; `None`: it is not draining.

@@ -1,5 +1,5 @@
-//! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of connects;
-//! and the source of a pool, [`DiscoverStatus`].
+//! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of
+//! connects; and the source of a pool, [`DiscoverStatus`].
 //!
 //! Names no series (`requests.rs` and `pools.rs` do). Invariant: a sum is of the counters of all threads.
 

@@ -1,7 +1,7 @@
 //! What becomes of a backend that the source of its pool does not name: [`Backend::heed_source`].
 //!
-//! Looks at no source (`discovery` does). Invariant: a drain by command, and what checks have found, is there again when
-//! the source names the backend again.
+//! Looks at no source (`discovery` does). Invariant: a drain by command, and what checks have found, is there again
+//! when the source names the backend again.
 
 use super::backend::lock;
 use super::{Backend, DrainTimes, Pool};

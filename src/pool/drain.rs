@@ -1,9 +1,9 @@
-//! `Drain`: the drain of a backend by command, by its agent or because its source does not name it, and which clients the
-//! backend still serves.
+//! `Drain`: the drain of a backend by command, by its agent or because its source does not name it, and which clients
+//! the backend still serves.
 //!
 //! Closes nothing; the housekeeping does. A drain in the configuration is weight 0. Invariant: until its deadline a
-//! draining backend serves known clients as before; after the deadline it serves no client. An agent ends no drain by command, and
-//! neither ends that of a backend that its source does not name.
+//! draining backend serves known clients as before; after the deadline it serves no client. An agent ends no drain by
+//! command, and neither ends that of a backend that its source does not name.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
@@ -96,8 +96,8 @@ impl Drain {
         (deadline_ms != NEVER).then_some(DrainTimes { since_ms, deadline_ms })
     }
 
-    /// Drains the backend because its source does not name it, or, with `None`, ends such a drain. A drain by command or
-    /// by the agent stays as it is. True: something has changed.
+    /// Drains the backend because its source does not name it, or, with `None`, ends such a drain. A drain by command
+    /// or by the agent stays as it is. True: something has changed.
     pub(super) fn heed_source(&self, absence: Option<DrainTimes>) -> bool {
         if self.absence() == absence {
             return false;
@@ -155,9 +155,9 @@ impl Drain {
         let since_ms = signed(now_ms);
         let deadline_ms = since_ms + deadline.as_millis() as ClockMs;
         if drains {
-            self.begin(DrainTimes { since_ms, deadline_ms }, DrainedBy::Agent)
+            self.begin(DrainTimes { since_ms, deadline_ms }, DrainedBy::Agent);
         } else {
-            self.end()
+            self.end();
         }
         true
     }

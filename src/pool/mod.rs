@@ -313,7 +313,7 @@ pub fn departed(
         location: Vec::new(),
         backup: false,
         max_connections: None,
-        origin: config::Origin::Written,
+        origin: config::BackendOrigin::Written,
     };
     Arc::new(Backend::new(shared, &config, before.map(|before| &**before), workers, CheckState::Unchecked))
 }

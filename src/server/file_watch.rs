@@ -36,8 +36,8 @@ impl Server {
     }
 }
 
-/// Waits for a look at a file, however long it takes, and names a file in the log that does not answer. `None`: the look
-/// has panicked.
+/// Waits for a look at a file, however long it takes, and names a file in the log that does not answer. `None`: the
+/// look has panicked.
 pub(super) async fn patiently<T>(file: impl fmt::Display, mut look: JoinHandle<T>) -> Option<T> {
     if let Ok(seen) = tokio::time::timeout(LATE, &mut look).await {
         return seen.ok();

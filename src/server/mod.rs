@@ -297,8 +297,7 @@ impl Server {
         let count = process.workers.unwrap_or(cores.len());
         let pinned = process.cpu_affinity.then_some(&*cores);
         let admission = Arc::new(Admission::new(usize::MAX));
-        let follows = predecessor.is_some();
-        let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
+        let (follows, secret) = (predecessor.is_some(), predecessor.as_ref().and_then(|before| before.secret()));
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));

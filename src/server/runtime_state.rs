@@ -1,4 +1,5 @@
-//! [`RuntimeState`]: what commands, time and sources have made of the backends of the configuration, as one JSON document.
+//! [`RuntimeState`]: what commands, time and sources have made of the backends of the configuration, as one JSON
+//! document.
 //!
 //! Reads and writes no file (`state_file.rs` does) and knows no channel. Times of the document are those of the wall
 //! clock, because the clock of a process means nothing to the next. Invariants: a document of an older or a newer
@@ -232,7 +233,8 @@ impl RuntimeState {
         }
     }
 
-    /// The part that a restart takes over: commands, ejections and what sources have named. Checks are made anew, and keys are for no file.
+    /// The part that a restart takes over: commands, ejections and what sources have named. Checks are made anew, and
+    /// keys are for no file.
     pub(super) fn for_file(&self) -> Self {
         let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };
         for pool in &mut state.pools {

@@ -1,7 +1,7 @@
 //! The start of the process: [`begin`] does everything that can fail.
 //!
-//! Accepts nothing (`mod.rs` does). [`Server::announce`] says that it is done. Invariant: an error is complete: every problem of the file, or the one thing that
-//! this host does not give.
+//! Accepts nothing (`mod.rs` does). [`Server::announce`] says that it is done. Invariant: an error is complete: every
+//! problem of the file, or the one thing that this host does not give.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,7 +56,8 @@ pub(super) async fn begin(
     let read = move || {
         let (identity, mut read) = (of_thread.identity(), of_thread.read(None));
         if let Ok(read) = &mut read {
-            // By the backends that sources had named: those that are named no more drain, and one that says nothing has them.
+            // By the backends that sources had named: those that are named no more drain, and one that says nothing has
+            // them.
             let last = state_file::last(&read.config).filter(|_| !options.fresh);
             drop(discovery::fill(&mut read.config, None, last.as_ref()));
         }

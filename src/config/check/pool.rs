@@ -14,7 +14,8 @@ use crate::config::file::Section;
 use crate::config::found::RING_POINTS_MAX;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnMarkedDown, Origin, Pool, PoolHttp, Range, RangeRule, keys,
+    Address, AllDown, Backend, BackendOrigin, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, Range, RangeRule,
+    keys,
 };
 
 /// Most entries of a Maglev table; a prime.
@@ -217,7 +218,7 @@ fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
         max_connections: section
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
             .unwrap_or(None),
-        origin: Origin::Written,
+        origin: BackendOrigin::Written,
     }
 }
 

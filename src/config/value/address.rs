@@ -139,7 +139,8 @@ pub fn backend_address(written: &str) -> Result<SocketAddr, &'static str> {
 
 /// True for the address of one backend: it has a port and is neither every address nor that of a group.
 pub fn is_connectable(address: SocketAddr) -> bool {
-    address.port() > 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+    let ip = address.ip().to_canonical();
+    address.port() > 0 && !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Checks the path of a unix socket, without the prefix `unix:`.

@@ -10,7 +10,8 @@ fn names(text: &str) -> Vec<String> {
 
 #[test]
 fn lines_have_name_and_address_and_may_have_weight_location_and_state() {
-    let text = "# pods\nb 10.0.0.2:80   # the second\n\n a\t10.0.0.1:80 3 dc1/host3 drain\nc [2001:db8::1]:80 ready\nd [::ffff:10.0.0.4]:80 dc1\n";
+    let text = "# pods\nb 10.0.0.2:80   # the second\n\n a\t10.0.0.1:80 3 dc1/host3 drain\n\
+                c [2001:db8::1]:80 ready\nd [::ffff:10.0.0.4]:80 dc1\n";
     let found = parse(text).unwrap();
     let own = |index: usize| {
         let Found { name, weight, location, state, .. } = &found[index];

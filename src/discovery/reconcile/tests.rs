@@ -103,15 +103,15 @@ fn an_absent_backend_goes_when_nothing_holds_it_or_its_time_is_over() {
     let pool = pool
         .with_found(reconcile(&pool, &Discover { empty: OnEmpty::Apply, ..RULES }, &EMPTY, &none_is_own, 0).unwrap());
     let (deadline_ms, over_ms) = (300_000, 60_000);
-    let stays = |held: Held, now_ms: i64| !unexpired(&pool, &RULES, &|_| held, now_ms).is_empty();
+    let stays = |held: Holders, now_ms: i64| !unexpired(&pool, &RULES, &|_| held, now_ms).is_empty();
     let (connections, clients) =
-        (Held { by_connections: true, ..Held::default() }, Held { by_clients: true, ..Held::default() });
-    assert!(!stays(Held::default(), 0));
+        (Holders { by_connections: true, ..Holders::default() }, Holders { by_clients: true, ..Holders::default() });
+    assert!(!stays(Holders::default(), 0));
     assert_eq!((stays(clients, deadline_ms - 1), stays(clients, deadline_ms)), (true, false));
     let end_ms = deadline_ms + over_ms;
     assert_eq!((stays(connections, end_ms - 1), stays(connections, end_ms)), (true, false));
     let down = Discover { vanish: Vanish::Down, ..RULES };
-    assert_eq!(unexpired(&pool, &down, &|_| Held::default(), i64::MAX).len(), 1);
+    assert_eq!(unexpired(&pool, &down, &|_| Holders::default(), i64::MAX).len(), 1);
 }
 
 #[test]

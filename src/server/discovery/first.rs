@@ -1,7 +1,7 @@
 //! [`fill`]: gives the pools of a configuration that is not in force yet the backends that their sources name.
 //!
-//! Puts nothing in force. Invariant: a reload changes no set of a pool that is in force: only a look at its source does,
-//! by the same rules as here.
+//! Puts nothing in force. Invariant: a reload changes no set of a pool that is in force: only a look at its source
+//! does, by the same rules as here.
 
 use std::net::SocketAddr;
 
@@ -10,6 +10,7 @@ use crate::config::{Address, Bind, Config, DiscoverSource, FileProblem};
 use crate::discovery::file;
 use crate::discovery::found::Reading;
 use crate::discovery::reconcile::reconcile;
+use crate::regular_file;
 use crate::server::runtime_state::RuntimeState;
 
 /// What there is to say of a source before a configuration is in force.
@@ -50,6 +51,8 @@ pub(in crate::server) fn fill(
         let (key, shown, reading) = look(&rules.source);
         match reconcile(&next, &rules, &reading, &|address| reaches(&own, address), now_ms()) {
             Ok(found) => next = next.with_found(found),
+            // What writes it may begin later.
+            Err(_) if is_missing(&rules.source) => {}
             Err(why) => problems.push(SourceProblem::Warning(problem(key, format!("\"{shown}\": {why}")))),
         }
         *pool = next;
@@ -57,8 +60,8 @@ pub(in crate::server) fn fill(
     problems
 }
 
-/// Gives each pool with a source the backends that it names now, for a command that asks no process. A source that cannot
-/// be read leaves its pool as the file has it.
+/// Gives each pool with a source the backends that it names now, for a command that asks no process. A source that
+/// cannot be read leaves its pool as the file has it.
 pub fn find_backends(config: &mut Config) {
     drop(fill(config, None, None));
 }
@@ -67,6 +70,13 @@ pub fn find_backends(config: &mut Config) {
 fn look(source: &DiscoverSource) -> (&'static str, String, Reading) {
     match source {
         DiscoverSource::File(path) => ("path", path.display().to_string(), file::read(path)),
+    }
+}
+
+/// True if nothing is there that could be read.
+fn is_missing(source: &DiscoverSource) -> bool {
+    match source {
+        DiscoverSource::File(path) => regular_file::identity(path).is_none(),
     }
 }
 

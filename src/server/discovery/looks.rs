@@ -28,19 +28,19 @@ pub(super) struct SourceReading {
 /// The tasks of all pools with a source.
 pub(super) struct Looks {
     tell: mpsc::Sender<SourceReading>,
-    by_pool: BTreeMap<String, Look>,
+    by_pool: BTreeMap<String, PoolLook>,
     /// The snapshot that is followed.
     generation: Option<u64>,
 }
 
 /// The task of one pool; it ends with this.
-struct Look {
+struct PoolLook {
     /// The pool without what its source has named.
     written: Pool,
     task: JoinHandle<()>,
 }
 
-impl Drop for Look {
+impl Drop for PoolLook {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -64,7 +64,7 @@ impl Looks {
             let goes_on = before.remove(&pool.name).filter(|look| look.written == written);
             let look = goes_on.unwrap_or_else(|| {
                 let task = tokio::spawn(look_on(pool.name.clone(), rules.source.clone(), self.tell.clone()));
-                Look { written, task }
+                PoolLook { written, task }
             });
             self.by_pool.insert(pool.name.clone(), look);
         }

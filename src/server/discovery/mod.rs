@@ -1,9 +1,9 @@
-//! Puts the backends in force that the sources of pools name: [`Server::discover`] for ever, [`fill`] for a configuration
-//! that is not in force yet.
+//! Puts the backends in force that the sources of pools name: [`Server::discover`] for ever, [`fill`] for a
+//! configuration that is not in force yet.
 //!
-//! Decides nothing (`discovery::reconcile` does). Invariants: a change of a set is a snapshot on top of the configuration
-//! in force, and no file of the configuration is read for it; while nothing changes, no snapshot is made; what a source
-//! says counts only for a pool that still has this source.
+//! Decides nothing (`discovery::reconcile` does). Invariants: a change of a set is a snapshot on top of the
+//! configuration in force, and no file of the configuration is read for it; while nothing changes, no snapshot is made;
+//! what a source says counts only for a pool that still has this source.
 
 mod first;
 mod looks;
@@ -25,7 +25,7 @@ use super::{Server, lock_of};
 use crate::clock;
 use crate::config::{self, Config, Discover, Vanish};
 use crate::discovery::found::Reading;
-use crate::discovery::reconcile::{ChangeKind, Held, SetChange, changes, reconcile, unexpired};
+use crate::discovery::reconcile::{ChangeKind, Holders, SetChange, changes, reconcile, unexpired};
 use crate::events::{self, Event, EventKind};
 use crate::metrics::status::DiscoverStatus;
 use crate::pool::Pool;
@@ -98,7 +98,7 @@ impl Server {
             Ok(found) => {
                 self.note_good(&pool.name, rules);
                 let changed =
-                    self.put_found_in_force(&before, pool.with_found(found), rules, &mut listen_sockets).await;
+                    self.put_found_in_force(&before, &pool.with_found(found), rules, &mut listen_sockets).await;
                 drop(listen_sockets);
                 self.keep_found(changed).await;
             }
@@ -124,16 +124,17 @@ impl Server {
             let before = self.current.load_full();
             let Some(pool) = before.pool(&name).map(|pool| pool.config().clone()) else { continue };
             let Some(rules) = pool.discover.clone() else { continue };
-            changed |= self.put_found_in_force(&before, pool, &rules, &mut listen_sockets).await;
+            changed |= self.put_found_in_force(&before, &pool, &rules, &mut listen_sockets).await;
         }
         self.keep_found(changed).await;
     }
 
-    /// Puts a pool in force that has other found backends, without those whose time is over. True: something has changed.
+    /// Puts a pool in force that has other found backends, without those that have no time left. True: something has
+    /// changed.
     async fn put_found_in_force(
         &self,
         before: &Arc<Snapshot>,
-        next: config::Pool,
+        next: &config::Pool,
         rules: &Discover,
         listen_sockets: &mut ListenSockets,
     ) -> bool {
@@ -214,11 +215,11 @@ impl Server {
     }
 }
 
-/// The configuration in force with this pool, without those of its found backends whose time is over; `None`: nothing is
-/// another.
-fn with_pool(in_force: &Snapshot, next: config::Pool, rules: &Discover, now_ms: i64) -> Option<Config> {
+/// The configuration in force with this pool, without those of its found backends that have no time left; `None`: nothing
+/// is another.
+fn with_pool(in_force: &Snapshot, next: &config::Pool, rules: &Discover, now_ms: i64) -> Option<Config> {
     let now = in_force.pool(&next.name)?;
-    let next = next.with_found(unexpired(&next, rules, &|name| held(now, name), now_ms));
+    let next = next.with_found(unexpired(next, rules, &|name| held(now, name), now_ms));
     if next.backends == now.config().backends {
         return None;
     }
@@ -229,10 +230,10 @@ fn with_pool(in_force: &Snapshot, next: config::Pool, rules: &Discover, now_ms: 
 }
 
 /// What still needs a backend of a pool.
-fn held(pool: &Pool, name: &str) -> Held {
+fn held(pool: &Pool, name: &str) -> Holders {
     let backend = pool.backends().iter().find(|backend| backend.name() == name);
     let entries = pool.table().and_then(|table| table.by_backend().find(|(known, _)| *known == name));
-    Held {
+    Holders {
         by_connections: backend.is_some_and(|backend| backend.leases() > 0),
         by_clients: pool.config().cookie.is_some() || entries.is_some_and(|(_, entries)| entries > 0),
     }

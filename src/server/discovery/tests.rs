@@ -53,8 +53,8 @@ impl Written {
         });
         format!(
             "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:9\"\npool = \"web\"\n\
-             [[pool]]\nname = \"web\"\nstick_table = \"0\"\ndrain_deadline = \"10s\"\ndrain_over = \"2s\"\ncheck = \"off\"\n\
-             {}[pool.discover]\nkind = \"file\"\npath = \"/nowhere\"\nvanish = \"{vanish}\"\nempty = \"{empty}\"\n\
+             [[pool]]\nname = \"web\"\nstick_table = \"0\"\ndrain_deadline = \"10s\"\n\
+             drain_over = \"2s\"\ncheck = \"off\"\n{}[pool.discover]\nkind = \"file\"\npath = \"/nowhere\"\nvanish = \"{vanish}\"\nempty = \"{empty}\"\n\
              max_backends = {most}\n",
             backends.collect::<String>()
         )
@@ -255,7 +255,7 @@ impl World {
             None => Some(pool.clone()),
         };
         let is_taken = next.is_some();
-        if let Some(config) = next.and_then(|next| with_pool(&before, next, rules, self.now_ms)) {
+        if let Some(config) = next.and_then(|next| with_pool(&before, &next, rules, self.now_ms)) {
             self.put_in_force(config);
         }
         reading.into_iter().for_each(|reading| self.model.read(reading, self.now_ms));

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Clocks, RuntimeState};
-use crate::config::{self, Absence, Address, Backend, Origin, is_name, levels};
+use crate::config::{self, Absence, Address, Backend, BackendOrigin, is_name, levels};
 
 /// A backend that a source has named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl RuntimeFound {
             location: levels(&self.location).ok()?,
             backup: false,
             max_connections: None,
-            origin: Origin::Found { absence },
+            origin: BackendOrigin::Found { absence },
         })
     }
 }

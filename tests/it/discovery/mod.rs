@@ -21,7 +21,8 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Starts it with a file that names these backends. `options`: keys of the pool; `rules`: keys of `[pool.discover]`.
+    /// Starts it with a file that names these backends. `options`: keys of the pool; `rules`: keys of
+    /// `[pool.discover]`.
     pub fn start(options: &str, rules: &str, backends: &[(&str, SocketAddr)]) -> Self {
         let pods = Self { sessile: Sessile::spawn(&config(options, rules), |_| {}) };
         pods.name(backends);

@@ -86,7 +86,11 @@ fn clients_known_by_cookie_move_only_from_backends_that_are_gone() {
         sessile: crate::support::Sessile::spawn(&config, |command| {
             let file = command.get_args().last().unwrap().to_owned();
             let folder = std::path::PathBuf::from(file).parent().unwrap().to_owned();
-            std::fs::write(folder.join("keys"), format!("{}\n", "5c".repeat(32))).unwrap();
+            std::fs::write(
+                folder.join("keys"),
+                (0..32).map(|n| format!("{:02x}", n * 7 + 1)).collect::<String>() + "\n",
+            )
+            .unwrap();
         }),
     };
     pods.name(&all[..3]);
