@@ -172,6 +172,11 @@ impl Balance {
         matches!(self, Self::RoundRobin | Self::LeastConnections | Self::TwoChoices)
     }
 
+    /// True if the method goes by the leases that backends have.
+    pub fn counts_leases(self) -> bool {
+        matches!(self, Self::LeastConnections | Self::TwoChoices)
+    }
+
     /// Word of the method in the configuration.
     pub fn word(self) -> &'static str {
         match self {

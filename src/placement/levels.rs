@@ -9,7 +9,7 @@ use super::child::{Child, NONE};
 use super::lineup::{Kept, KeptGroup};
 use super::maglev::Maglev;
 use super::ring::Ring;
-use super::spread::{Looked, UsableChildren};
+use super::spread::{Known, Looked, UsableChildren};
 use super::{Member, hash, rendezvous, spread};
 use crate::config::Balance;
 
@@ -17,6 +17,7 @@ use crate::config::Balance;
 pub(super) struct Use<'a, U, L> {
     pub(super) usable: &'a U,
     pub(super) leases: &'a L,
+    pub(super) known: Known<'a>,
 }
 
 #[derive(Debug)]
@@ -132,10 +133,19 @@ impl Tree {
 
     /// A member that is usable by what is kept, chosen as [`Self::place`] chooses among all that are usable.
     #[inline]
-    pub(super) fn place_kept(&self, seed: u64, draw: u64, kept: &Kept, leases: impl Fn(usize) -> u64) -> Option<usize> {
+    pub(super) fn place_kept(
+        &self,
+        seed: u64,
+        draw: u64,
+        kept: &Kept,
+        leases: impl Fn(usize) -> u64,
+        known: Known<'_>,
+    ) -> Option<usize> {
         self.walk(seed, draw, |number, group, draw| {
-            let leases = |rank: usize| leases(self.leaves[group.children[rank].first as usize] as usize);
-            Self::spread(seed, draw, &group.rule, kept.group(number), leases)
+            let leases = |rank: usize| leases(self.leaf(&group.children[rank]));
+            let known = known.map(|known| |rank: usize| known(self.leaf(&group.children[rank])));
+            let known = known.as_ref().map(|known| known as &dyn Fn(usize) -> u64);
+            Self::spread(seed, draw, &group.rule, kept.group(number), leases, known)
         })
     }
 
@@ -201,8 +211,10 @@ impl Tree {
             LevelRule::Rendezvous { .. } | LevelRule::Maglev(_) => rendezvous::choose(seed, draw, children, usable),
             LevelRule::Ring(ring) => ring.choose(draw, children.len(), usable),
             rule => {
-                let leases = |rank: usize| self.leases(&children[rank], ask);
-                return Self::spread(seed, draw, rule, &Looked { children, usable, leases }, leases);
+                let leases = |rank: usize| (ask.leases)(self.leaf(&children[rank]));
+                let known = ask.known.map(|known| |rank: usize| known(self.leaf(&children[rank])));
+                let known = known.as_ref().map(|known| known as &dyn Fn(usize) -> u64);
+                return Self::spread(seed, draw, rule, &Looked { children, usable, leases }, leases, known);
             }
         };
         rank.map(|rank| (rank, None))
@@ -216,13 +228,14 @@ impl Tree {
         rule: &LevelRule,
         children: &impl UsableChildren,
         leases: impl Fn(usize) -> u64,
+        known: Known<'_>,
     ) -> Option<(usize, Option<u64>)> {
         let rank = match rule {
             LevelRule::RoundRobin => {
                 return spread::round_robin(draw, children).map(|(rank, ticket)| (rank, Some(ticket)));
             }
-            LevelRule::LeastConnections => spread::least_connections(draw, children),
-            LevelRule::TwoChoices => spread::two_choices(seed, draw, children, leases),
+            LevelRule::LeastConnections => spread::least_connections(draw, children, known),
+            LevelRule::TwoChoices => spread::two_choices(seed, draw, children, leases, known),
             LevelRule::Random => spread::weighted(draw, children).map(|share| share.rank),
             LevelRule::Rendezvous { .. } | LevelRule::Ring(_) | LevelRule::Maglev(_) => None,
         };
@@ -242,15 +255,18 @@ impl Tree {
             LevelRule::Maglev(maglev) => maglev.score(seed, draw, children, rank),
             LevelRule::RoundRobin => format!("ticket:{draw},weight:{}", child.weight),
             LevelRule::LeastConnections | LevelRule::TwoChoices => {
-                format!("leases:{},weight:{}", self.leases(child, ask), child.weight)
+                let leaf = self.leaf(child);
+                let known = ask.known.map_or_else(String::new, |known| format!(",known:{}", known(leaf)));
+                format!("leases:{},weight:{}{known}", (ask.leases)(leaf), child.weight)
             }
             LevelRule::Random => format!("weight:{}", child.weight),
         }
     }
 
-    /// Leases of a leaf; the methods by leases ignore locations, so every child is a leaf.
-    fn leases<U, L: Fn(usize) -> u64>(&self, child: &Child, ask: &Use<'_, U, L>) -> u64 {
-        (ask.leases)(self.leaves[child.first as usize] as usize)
+    /// The member of a leaf; the methods by leases ignore locations, so every child is a leaf.
+    #[inline]
+    fn leaf(&self, child: &Child) -> usize {
+        self.leaves[child.first as usize] as usize
     }
 }
 

@@ -167,6 +167,10 @@ impl UsableChildren for KeptGroup {
         self.weights.len()
     }
 
+    fn weight(&self, rank: usize) -> u64 {
+        self.weights[rank]
+    }
+
     #[inline]
     fn turns(&self) -> Turns {
         self.turns.as_ref().map_or_else(Turns::default, |turns| Turns {

@@ -139,13 +139,20 @@
 //!
 //! The draw is a random number. `first = weighted(P(draw, 0))` over the usable leaves,
 //! `second = weighted(P(draw, 1))` over the usable leaves without `first`. `second` is chosen if it exists and
-//! `(leases + 1) / weight` is strictly smaller for it (by cross-multiplication), else `first`.
+//! `(leases + 1) / weight` is strictly smaller for it (by cross-multiplication), else `first`. With known keys (below),
+//! `second` is chosen of equals, too, if `(known + 1) / weight` is strictly smaller for it.
 //!
 //! ## `least_connections`
 //!
 //! The draw is a ticket. Starting with the leaf of rank `ticket mod n`, `n` = number of leaves in the tree, usable or
 //! not, and going once round in rank order: the usable leaf with the smallest `(leases + 1) / weight` (by
-//! cross-multiplication), of equals the one met first.
+//! cross-multiplication), of equals the one met first. With known keys, of the first [`COMPARED`] equals the one with the
+//! smallest `(known + 1) / weight`, of equals again the one met first.
+//!
+//! ## Known keys
+//!
+//! A pool that places a key once and remembers it may say for each member how many keys it remembers there, `known`. Only
+//! the two methods by leases ask for that, and only between members that leases do not tell apart.
 //!
 //! ## Candidate order
 //!
@@ -179,6 +186,7 @@ mod tally;
 mod tests;
 
 pub use self::lineup::Lineup;
+pub use self::spread::{COMPARED, Known};
 
 use crate::config::Balance;
 use levels::{Tree, Use};
@@ -251,7 +259,19 @@ impl Placement {
     /// moment ago.
     #[inline]
     pub fn place(&self, draw: u64, usable: impl Fn(usize) -> bool, leases: impl Fn(usize) -> u64) -> Option<usize> {
-        let ask = Use { usable: &usable, leases: &leases };
+        self.place_evenly(draw, usable, leases, None)
+    }
+
+    /// The same for a new key that is going to be remembered, where `known` returns how many keys a member has.
+    #[inline]
+    pub fn place_evenly(
+        &self,
+        draw: u64,
+        usable: impl Fn(usize) -> bool,
+        leases: impl Fn(usize) -> u64,
+        known: Known<'_>,
+    ) -> Option<usize> {
+        let ask = Use { usable: &usable, leases: &leases, known };
         self.primary.place(self.seed, draw, &ask).or_else(|| self.backup.place(self.seed, draw, &ask))
     }
 
@@ -261,29 +281,41 @@ impl Placement {
         Some(Lineup { primary: self.primary.kept(members)?, backup: self.backup.kept(members)? })
     }
 
-    /// What [`Placement::place`] returns for the members that the lineup has as usable, in a time that does not grow
-    /// with their number (a step for each doubling). `leases` is called by `two_choices` only. While another thread
+    /// What [`Placement::place_evenly`] returns for the members that the lineup has as usable, in a time that does not
+    /// grow with their number (a step for each doubling). `leases` is called by `two_choices` only. While another thread
     /// writes the lineup, the result may be a member that is not usable, or `None`.
     #[inline]
-    pub fn place_in(&self, lineup: &Lineup, draw: u64, leases: impl Fn(usize) -> u64) -> Option<usize> {
+    pub fn place_in(
+        &self,
+        lineup: &Lineup,
+        draw: u64,
+        leases: impl Fn(usize) -> u64,
+        known: Known<'_>,
+    ) -> Option<usize> {
         let Lineup { primary, backup } = lineup;
-        let first = self.primary.place_kept(self.seed, draw, primary, &leases);
+        let first = self.primary.place_kept(self.seed, draw, primary, &leases, known);
         // A primary may be missed that another thread changes now: that is no reason for a backup.
         if first.is_some() || primary.has_usable() {
             return first;
         }
-        self.backup.place_kept(self.seed, draw, backup, &leases)
+        self.backup.place_kept(self.seed, draw, backup, &leases, known)
     }
 
-    /// The whole candidate order of the usable members with scores: repeated [`Placement::place`] with the earlier
+    /// The whole candidate order of the usable members with scores: repeated [`Placement::place_evenly`] with the earlier
     /// results made unusable. For `explain`, not for the data plane: it allocates and takes quadratic time.
-    pub fn order(&self, draw: u64, usable: impl Fn(usize) -> bool, leases: impl Fn(usize) -> u64) -> Vec<Candidate> {
+    pub fn order(
+        &self,
+        draw: u64,
+        usable: impl Fn(usize) -> bool,
+        leases: impl Fn(usize) -> u64,
+        known: Known<'_>,
+    ) -> Vec<Candidate> {
         let mut order: Vec<Candidate> = Vec::new();
         for tree in [&self.primary, &self.backup] {
             let mut taken = vec![false; tree.members_end()];
             let next = |taken: &[bool]| {
                 let free = |index: usize| !taken[index] && usable(index);
-                tree.explain(self.seed, draw, &Use { usable: &free, leases: &leases })
+                tree.explain(self.seed, draw, &Use { usable: &free, leases: &leases, known })
             };
             while let Some((index, score)) = next(&taken) {
                 taken[index] = true;

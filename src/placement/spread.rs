@@ -13,6 +13,13 @@ use super::rendezvous::compare;
 /// 2^64 divided by the golden ratio: with steps of this part of a circle, points stay as far apart as possible.
 const GOLDEN: u64 = 0x9e3779b97f4a7c15;
 
+/// Number of keys that are remembered at a member or child, by its index; `None`: nothing is remembered.
+pub type Known<'k> = Option<&'k dyn Fn(usize) -> u64>;
+
+/// Children that leases do not tell apart of which `least_connections` compares the known keys; so a choice takes no
+/// longer the more children there are.
+pub const COMPARED: usize = 8;
+
 /// Usable children by weight. In rank order they own consecutive intervals as long as their weights, from 0 on.
 pub(super) trait Shares {
     /// Sum of the weights.
@@ -26,6 +33,9 @@ pub(super) trait Shares {
 pub(super) trait UsableChildren: Shares {
     /// Number of children, usable or not.
     fn all(&self) -> usize;
+
+    /// Weight of one child.
+    fn weight(&self, rank: usize) -> u64;
 
     /// What turns depend on.
     fn turns(&self) -> Turns;
@@ -85,23 +95,42 @@ pub(super) fn weighted(draw: u64, children: &impl Shares) -> Option<Share> {
     children.owner(hash::scale(draw, children.sum()))
 }
 
-/// Chooses the less loaded of two random children.
+/// Chooses the less loaded of two random children; of equals the one with fewer known keys.
 pub(super) fn two_choices(
     seed: u64,
     draw: u64,
     children: &impl UsableChildren,
     leases: impl Fn(usize) -> u64,
+    known: Known<'_>,
 ) -> Option<usize> {
     let first = weighted(hash::pair(seed, draw, 0), children)?;
     let second = weighted(hash::pair(seed, draw, 1), &Without { others: children, one: first });
     let load = |share: &Share| leases(share.rank).saturating_add(1);
-    let better = |second: &Share| lighter(load(second), second.weight, load(&first), first.weight);
+    let keys = |share: &Share| known.map_or(0, |known| known(share.rank).saturating_add(1));
+    let better = |second: &Share| match compare(load(second), second.weight, load(&first), first.weight) {
+        Ordering::Equal => known.is_some() && lighter(keys(second), second.weight, keys(&first), first.weight),
+        order => order == Ordering::Less,
+    };
     Some(second.filter(better).unwrap_or(first).rank)
 }
 
-/// Chooses the least loaded child; among equals the first from the ticket's rank on.
-pub(super) fn least_connections(ticket: u64, children: &impl UsableChildren) -> Option<usize> {
-    children.least_loaded((ticket % children.all().max(1) as u64) as usize)
+/// Chooses the least loaded child; among equals the one with the fewest known keys, and among equals of that the first
+/// from the ticket's rank on.
+pub(super) fn least_connections(ticket: u64, children: &impl UsableChildren, known: Known<'_>) -> Option<usize> {
+    let all = children.all().max(1);
+    let first = children.least_loaded((ticket % all as u64) as usize)?;
+    let Some(known) = known else { return Some(first) };
+    let keys = |rank: usize| known(rank).saturating_add(1);
+    let (mut best, mut last) = ((first, keys(first)), first);
+    for _ in 1..COMPARED {
+        let Some(next) = children.least_loaded((last + 1) % all).filter(|next| *next != first) else { break };
+        let found = (next, keys(next));
+        if lighter(found.1, children.weight(next), best.1, children.weight(best.0)) {
+            best = found;
+        }
+        last = next;
+    }
+    Some(best.0)
 }
 
 impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> Looked<'_, U, L> {
@@ -129,6 +158,10 @@ impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> UsableChildren for Looked<'_, U,
         self.children.len()
     }
 
+    fn weight(&self, rank: usize) -> u64 {
+        self.children[rank].weight
+    }
+
     fn turns(&self) -> Turns {
         self.shares().fold(Turns::default(), |turns, share| Turns {
             count: turns.count + 1,
@@ -141,8 +174,7 @@ impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> UsableChildren for Looked<'_, U,
         let mut best: Option<(usize, u64)> = None;
         for rank in (start..self.children.len()).chain(0..start).filter(|rank| (self.usable)(*rank)) {
             let load = (self.leases)(rank).saturating_add(1);
-            let weight = |rank: usize| self.children[rank].weight;
-            if best.is_none_or(|(best, best_load)| lighter(load, weight(rank), best_load, weight(best))) {
+            if best.is_none_or(|(best, best_load)| lighter(load, self.weight(rank), best_load, self.weight(best))) {
                 best = Some((rank, load));
             }
         }
@@ -267,6 +299,10 @@ mod tests {
             1
         }
 
+        fn weight(&self, _: usize) -> u64 {
+            0
+        }
+
         fn turns(&self) -> Turns {
             Turns { count: 1, sum: 0, divisor: 3 }
         }
@@ -286,17 +322,47 @@ mod tests {
         let children = children(&[1, 1]);
         for draw in 0..100 {
             let leases = |rank| [9, 3][rank];
-            assert_eq!(two_choices(0, draw, &looked(&children, |_| true, leases), leases), Some(1));
-            assert_eq!(two_choices(0, draw, &looked(&children, |rank| rank == 0, leases), leases), Some(0));
+            assert_eq!(two_choices(0, draw, &looked(&children, |_| true, leases), leases, None), Some(1));
+            assert_eq!(two_choices(0, draw, &looked(&children, |rank| rank == 0, leases), leases, None), Some(0));
+        }
+    }
+
+    #[test]
+    fn of_two_that_are_loaded_alike_the_one_with_fewer_known_keys_gets_the_new_one() {
+        let even = children(&[1, 1]);
+        let none = |_| 0;
+        for draw in 0..100 {
+            let keys = |rank: usize| [70, 69][rank];
+            let choose =
+                |leases: fn(usize) -> u64| two_choices(0, draw, &looked(&even, |_| true, leases), leases, Some(&keys));
+            assert_eq!((choose(none), choose(|rank| [3, 4][rank])), (Some(1), Some(0)), "load comes first");
+            let double = children(&[2, 1]);
+            let leases = |rank: usize| [1, 0][rank];
+            let keys = |rank: usize| [138, 69][rank];
+            let chosen = two_choices(0, draw, &looked(&double, |_| true, leases), leases, Some(&keys));
+            assert_eq!(chosen, Some(0), "139 of weight 2 are less than 70 of weight 1");
         }
     }
 
     #[test]
     fn least_connections_weighs_leases_and_takes_turns_on_equals() {
         let children = children(&[1, 2, 1]);
-        assert_eq!(least_connections(0, &looked(&children, |_| true, |rank| [1, 2, 1][rank])), Some(1));
-        assert_eq!(least_connections(0, &looked(&children, |rank| rank != 1, |_| 4)), Some(0));
-        assert_eq!(least_connections(2, &looked(&children, |rank| rank != 1, |_| 4)), Some(2));
-        assert_eq!(least_connections(0, &looked(&children, |_| true, |_| u64::MAX)), Some(1));
+        assert_eq!(least_connections(0, &looked(&children, |_| true, |rank| [1, 2, 1][rank]), None), Some(1));
+        assert_eq!(least_connections(0, &looked(&children, |rank| rank != 1, |_| 4), None), Some(0));
+        assert_eq!(least_connections(2, &looked(&children, |rank| rank != 1, |_| 4), None), Some(2));
+        assert_eq!(least_connections(0, &looked(&children, |_| true, |_| u64::MAX), None), Some(1));
+    }
+
+    #[test]
+    fn of_the_least_loaded_the_one_with_the_fewest_known_keys_gets_the_new_one() {
+        let children = children(&[1; 12]);
+        let keys = |rank: usize| [5, 4, 9, 4, 6, 6, 6, 6, 6, 6, 0, 2][rank];
+        let choose = |ticket, leases: fn(usize) -> u64| {
+            least_connections(ticket, &looked(&children, |rank| rank != 2, leases), Some(&keys))
+        };
+        assert_eq!(choose(0, |_| 7), Some(1), "of equals again the first; 10 and 11 are not looked at any more");
+        assert_eq!(choose(2, |_| 7), Some(10), "the first eight from 3 on");
+        assert_eq!(choose(0, |rank| u64::from(rank != 4)), Some(4), "load comes first");
+        assert_eq!(choose(5, |rank| u64::from(!matches!(rank, 3 | 8 | 11))), Some(11));
     }
 }

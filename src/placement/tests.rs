@@ -325,12 +325,14 @@ fn the_digest_feels_all_that_places_and_nothing_else() {
 #[test]
 fn scores_are_words_for_people() {
     let pool = [owned("dc1/a", 1), owned("dc1/b", 2), owned("c", 3)];
-    let score = |balance| build(balance, 0, &pool).order(1 << 60, |_| true, |_| 4)[0].score.clone();
+    let score = |balance| build(balance, 0, &pool).order(1 << 60, |_| true, |_| 4, None)[0].score.clone();
     let named = |score: String| score.starts_with("dc1=") || !score.contains(' ');
     for balance in KEYED {
         assert!(named(score(balance)), "{balance:?}: {}", score(balance));
     }
     assert!(score(Balance::LeastConnections).starts_with("leases:4,weight:"));
+    let order = build(Balance::LeastConnections, 0, &pool).order(0, |_| true, |_| 4, Some(&|_| 9));
+    assert!(order[0].score.starts_with("leases:4,weight:") && order[0].score.ends_with(",known:9"), "{order:?}");
 }
 
 fn any_balance() -> impl Strategy<Value = Balance> {
@@ -360,13 +362,19 @@ proptest! {
     #[test]
     fn the_order_is_repeated_placing(
         balance in any_balance(), pool in any_pool(), seed: u64, draw: u64, down: u16, leases: [u8; 9],
+        keys in prop::option::of(any::<[u8; 9]>()),
     ) {
         let placement = build(balance, seed, &pool);
         let usable = |index: usize| (down >> index) & 1 == 0;
-        let leases = |index: usize| u64::from(leases[index]);
-        let order: Vec<usize> = placement.order(draw, usable, leases).iter().map(|c| c.index).collect();
+        let leases = |index: usize| u64::from(leases[index] % 3);
+        let known = keys.map(|keys| move |index: usize| u64::from(keys[index]));
+        let known = known.as_ref().map(|known| known as &dyn Fn(usize) -> u64);
+        let order: Vec<usize> = placement.order(draw, usable, leases, known).iter().map(|c| c.index).collect();
         let mut repeated = Vec::new();
-        while let Some(index) = placement.place(draw, |index| usable(index) && !repeated.contains(&index), leases) {
+        let place = |taken: &[usize]| {
+            placement.place_evenly(draw, |index| usable(index) && !taken.contains(&index), leases, known)
+        };
+        while let Some(index) = place(&repeated) {
             repeated.push(index);
         }
         prop_assert_eq!(&order, &repeated);
@@ -379,7 +387,10 @@ proptest! {
     fn a_lineup_chooses_as_a_look_at_every_member_does(
         balance in any_balance(), pool in any_pool(), seed: u64, draws in prop::collection::vec(any::<u64>(), 1..6),
         steps in prop::collection::vec((0..9_usize, prop::option::weighted(0.7, 0..4_u64)), 0..30),
+        keys in prop::option::of(any::<[u8; 9]>()),
     ) {
+        let known = keys.map(|keys| move |index: usize| u64::from(keys[index]));
+        let known = known.as_ref().map(|known| known as &dyn Fn(usize) -> u64);
         let placement = build(balance, seed, &pool);
         let lineup = placement.lineup();
         prop_assert_eq!(lineup.is_some(), !balance.keyed());
@@ -390,8 +401,9 @@ proptest! {
             lineup.note(index, || state);
             for draw in draws.iter().copied().chain([0, 1, u64::MAX]) {
                 let leases = |index: usize| states[index].unwrap_or(0);
-                let looked = placement.place(draw, |index| states[index].is_some(), leases);
-                prop_assert_eq!(placement.place_in(&lineup, draw, leases), looked, "{:?} draws {:x}", balance, draw);
+                let looked = placement.place_evenly(draw, |index| states[index].is_some(), leases, known);
+                let kept = placement.place_in(&lineup, draw, leases, known);
+                prop_assert_eq!(kept, looked, "{:?} draws {:x}", balance, draw);
             }
         }
     }
@@ -399,7 +411,7 @@ proptest! {
     #[test]
     fn a_key_belongs_to_the_first_of_its_order(balance in any_balance(), pool in any_pool(), seed: u64, draw: u64) {
         let placement = build(balance, seed, &pool);
-        let first = placement.order(draw, |_| true, |_| 0).first().map(|candidate| candidate.index);
+        let first = placement.order(draw, |_| true, |_| 0, None).first().map(|candidate| candidate.index);
         prop_assert_eq!(placement.home(draw), if balance.keyed() { first } else { None });
     }
 
@@ -458,7 +470,7 @@ fn two_choices_ask_two_members_for_their_leases_and_the_others_none() {
         let lineup = placement.lineup().unwrap();
         (0..1_000).for_each(|index| lineup.note(index, || Some(index as u64 % 3)));
         asked.set(0);
-        assert!(placement.place_in(&lineup, 1 << 40, leases).is_some());
+        assert!(placement.place_in(&lineup, 1 << 40, leases, None).is_some());
         assert_eq!(asked.get(), if balance == Balance::TwoChoices { 2 } else { 0 }, "{balance:?}");
     }
 }
@@ -484,7 +496,7 @@ fn stopwatch() {
         let start = std::time::Instant::now();
         for _ in 0..rounds {
             draw = draw.wrapping_mul(0x5851f42d4c957f2d).wrapping_add(1);
-            sum += placement.place_in(&lineup, std::hint::black_box(draw), |_| 3).unwrap();
+            sum += placement.place_in(&lineup, std::hint::black_box(draw), |_| 3, None).unwrap();
         }
         println!("{:>6} members {what:>8} {balance:?}: {:?} in a lineup ({sum})", pool.len(), start.elapsed() / rounds);
     };

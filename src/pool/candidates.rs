@@ -26,6 +26,11 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         self.scene.view.health(&self.pool.backends[index], index, self.scene.now_ms)
     }
 
+    /// Number of keys that the stick table remembers at this backend; 0 without one.
+    pub(super) fn known_at(&self, index: usize) -> u64 {
+        self.scene.view.table(self.pool.table.as_ref()).map_or(0, |table| table.known_at(index))
+    }
+
     /// True if one more connection of this client would exceed `max_connections`.
     #[inline]
     pub(super) fn is_full(&self, index: usize) -> bool {

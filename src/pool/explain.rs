@@ -13,6 +13,7 @@ use super::placement_key::{PlacementKey, key_parts, range_of, source_as, with_ke
 use super::scene::{HealthView, PickScene, SupposedView};
 use super::{AwaitedPlace, Health, Pick, Pool};
 use crate::config::KeyPart;
+use crate::placement::Known;
 use crate::sticky::Facts;
 use crate::sticky::key::SourceAs;
 use crate::sticky::table::TableLookup;
@@ -177,10 +178,13 @@ fn candidates(
 ) -> Vec<CandidateBackend> {
     let pool = of.pool;
     let leases = |index: usize| pool.backends[index].leases();
-    let ordered = pool.placement.order(key.in_turn(pool, turn).draw, |_| true, leases);
+    let known = |index: usize| of.known_at(index);
+    let known: Known<'_> = if key.by_load() { Some(&known) } else { None };
+    let ordered = pool.placement.order(key.in_turn(pool, turn).draw, |_| true, leases, known);
     let weightless = (0..pool.backends.len()).filter(|index| pool.config.backends[*index].weight == 0);
     let scored = ordered.into_iter().map(|found| (found.index, found.score));
-    let load = LoadRules::of(of, key);
+    // Without a key, each pick has another chance during a slow start.
+    let load = LoadRules::of(of, key).filter(|_| key.keyed || key.by_load());
     let row = |(index, score)| CandidateBackend { index, score, excluded: excluded(of, key, load.as_ref(), index) };
     scored.chain(weightless.map(|index| (index, String::new()))).map(row).collect()
 }

@@ -1,4 +1,4 @@
-//! [`KnownClient`]: what the stick table of a pool has for one client, for operators.
+//! [`KnownClient`]: what the stick table of a pool has for one client, for operators; and [`ClientMemory`], for splits.
 //!
 //! Picks nothing and refreshes nothing. Invariant: a look-up here hashes a key as a pick does, so it finds the entry
 //! that a pick would find.
@@ -27,7 +27,30 @@ pub struct KnownClient {
     pub left: Duration,
 }
 
+/// Whether a pool knows a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientMemory {
+    /// The pool remembers no such client, or has no key of this one: it may be known or new.
+    None,
+    /// The stick table has no entry of the client.
+    New,
+    /// The stick table has one.
+    Known {
+        /// Whole minutes since the client was last seen.
+        age_min: u32,
+    },
+}
+
 impl Pool {
+    /// Whether the pool remembers a client with these facts.
+    pub fn memory_of(&self, facts: &Facts<'_>, now_ms: u64) -> ClientMemory {
+        let key = with_key(self, facts, range_of(self, facts), |key| Some(self.table()?.key(key)));
+        let Some(key) = key.filter(|_| self.config.stick_table.is_some()) else { return ClientMemory::None };
+        // A pool that no process serves has no table yet.
+        let known = key.zip(self.table()).and_then(|(key, table)| table.stick_table().find(key, Minute::of_ms(now_ms)));
+        known.map_or(ClientMemory::New, |known| ClientMemory::Known { age_min: known.age_min })
+    }
+
     /// The entry of a client that is known by its address; `None`: it has no entry, or its key has parts that an
     /// address does not say.
     pub fn known_by_address(&self, source: IpAddr, now_ms: u64) -> Option<KnownClient> {

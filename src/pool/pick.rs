@@ -13,14 +13,15 @@
 //! has changed; in a range that is pinned; after a failed attempt; for a client that holds connections in a pool where
 //! `max_connections` overflows; where a client leaves a backend of a location; and where no backend is usable. Of the
 //! methods with a key, `hash` weighs every backend of each level, `ring` and `maglev` look at one, and at others only
-//! for a key that cannot go home. A load bound costs no more than that; a slow start concerns keys alone, and is judged
-//! backend by backend.
+//! for a key that cannot go home. A load bound costs no more than that; a slow start is judged for the backend that was
+//! found, and for every one only while that one is on its way up.
 //!
 //! # Load
 //!
 //! A pool may have a key and a method that uses none. Then the stick table alone brings a client back: a new key takes
 //! its turn as a client without a key does, and its entry is written before the connection is established, so that
-//! connections that come together go to one backend. No such key has a home.
+//! connections that come together go to one backend. No such key has a home. Among backends that load does not tell
+//! apart it goes where the stick table has the fewest.
 //!
 //! # Siblings
 //!
@@ -52,7 +53,7 @@ use super::table::Remember;
 use super::{AwaitedPlace, Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, ClientMove, PickReason};
-use crate::pool::health::CheckState;
+use crate::placement::Known;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{BackendId, EntryKind, TableLookup};
 use crate::sticky::{Facts, Had, Left};
@@ -336,7 +337,9 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         let stays = |index: usize| key.by_load() && left == Some(Left::backend(index, BreakCause::Down));
         let key = &key.in_turn(self.pool, || self.scene.view.draw(&self.pool.shared.draws.0));
         let placed = if key.by_load() { EntryKind::Overflowed } else { EntryKind::Placed };
-        let admitted = |index: &usize| load.is_none_or(|load| load.admits(*index));
+        // A backup is ready only where no primary is.
+        let is_backup = |index: usize| self.pool.config.backends[index].backup;
+        let admitted = |index: &usize| load.is_none_or(|load| is_backup(*index) || load.admits(*index));
         if near.is_empty()
             && let Some(index) = self.place_ready(key).filter(admitted)
         {
@@ -406,7 +409,9 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         let ready = self.pool.ready.as_deref().filter(|_| !key.keyed && self.scene.view.is_living())?;
         let differs =
             key.pin().is_some() || !self.scene.tried.is_empty() || (ready.overflows() && self.scene.holds.is_some());
-        let placed = if differs { None } else { ready.place(self.pool, key.draw, self.scene.now_ms) };
+        let known = |index: usize| self.known_at(index);
+        let known: Known<'_> = if key.by_load() { Some(&known) } else { None };
+        let placed = if differs { None } else { ready.place(self.pool, key.draw, known, self.scene.now_ms) };
         // Another thread may have changed it since.
         placed.filter(|index| self.takes(*index, Health::Usable) && !self.is_out(*index, false))
     }
@@ -416,35 +421,5 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     fn reason(&self, index: usize, least: Health) -> PickReason {
         let last_resort = least < Health::Usable || self.pool.config.backends[index].backup;
         if last_resort { PickReason::LastResort } else { PickReason::Placement }
-    }
-
-    /// Backend where the key belongs. A backend that awaits its first good check has never had a key.
-    fn home(&self, key: &PlacementKey<'_>) -> Option<usize> {
-        self.first(key, &[], |index| self.pool.backends[index].standing() != CheckState::Awaited, key.strict())
-    }
-
-    /// First fit backend of the pin, then, unless `pin_only`, first fit backend of all.
-    #[inline]
-    fn first(
-        &self,
-        key: &PlacementKey<'_>,
-        near: &[String],
-        fit: impl Fn(usize) -> bool,
-        pin_only: bool,
-    ) -> Option<usize> {
-        let Some(pin) = key.pin() else { return self.nearest(key, near, fit) };
-        let own = self.nearest(key, near, |index| pin.allows(index) && fit(index));
-        own.or_else(|| if pin_only { None } else { self.nearest(key, near, fit) })
-    }
-
-    /// First fit backend among those that share the most levels of this location. Backups are last also there.
-    #[inline]
-    fn nearest(&self, key: &PlacementKey<'_>, near: &[String], fit: impl Fn(usize) -> bool) -> Option<usize> {
-        let leases = |index: usize| self.pool.backends[index].leases();
-        let place = |levels: usize| {
-            let is_near = |index| levels == 0 || self.pool.levels_near(index, near) >= levels;
-            self.pool.placement.place(key.draw, |index| is_near(index) && fit(index), leases)
-        };
-        (0..=near.len()).rev().find_map(place)
     }
 }

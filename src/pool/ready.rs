@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ord
 
 use super::Pool;
 use crate::config::{self, Balance, OnFull};
-use crate::placement::{Lineup, Placement};
+use crate::placement::{Known, Lineup, Placement};
 
 /// The backends of one snapshot's pool that take new clients.
 #[derive(Debug)]
@@ -125,9 +125,9 @@ impl ReadyBackends {
 
     /// The backend for this draw; `None`: no backend takes new clients, or the pool has to look at each by itself.
     #[inline]
-    pub(super) fn place(&self, pool: &Pool, draw: u64, now_ms: u64) -> Option<usize> {
+    pub(super) fn place(&self, pool: &Pool, draw: u64, known: Known<'_>, now_ms: u64) -> Option<usize> {
         let lineup = self.lineup.as_ref().filter(|_| self.is_current(pool, now_ms))?;
-        pool.placement.place_in(lineup, draw, |index| pool.backends[index].leases())
+        pool.placement.place_in(lineup, draw, |index| pool.backends[index].leases(), known)
     }
 
     /// Weight of all primaries that take new clients; `None`: the pool has to look at each by itself.

@@ -251,8 +251,12 @@ impl PoolTable {
 
     /// Each backend's name, and how many entries it has.
     pub fn by_backend(&self) -> impl Iterator<Item = (&str, u64)> {
-        let count = |index: usize| self.id_map.id(index).map_or(0, |id| self.stick_table.known_at(id));
-        self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
+        self.backends.iter().enumerate().map(|(index, backend)| (backend.name(), self.known_at(index)))
+    }
+
+    /// Number of entries that name the backend at this index.
+    pub(super) fn known_at(&self, index: usize) -> u64 {
+        self.id_map.id(index).map_or(0, |id| self.stick_table.known_at(id))
     }
 
     /// Entries of this pool's clients that were worth keeping and were evicted.

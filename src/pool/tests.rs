@@ -7,6 +7,7 @@ mod concurrent_keys;
 mod queue;
 mod ready;
 mod siblings;
+mod slow_start;
 mod stick_group;
 mod stick_table;
 

@@ -48,6 +48,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);
     let remembered = stick_table::stick_table(&section, balance, &key, cookie.as_ref());
+    let has_key = !key.is_empty() || balance.is_none_or(Balance::keyed);
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
@@ -63,8 +64,13 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         stick_table: remembered,
         stick_group,
         when_down: stick_table::when_down(&section),
-        load_bound: stick_table::diverts(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
-        slow_start: stick_table::diverts(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
+        load_bound: stick_table::diverts(&section, "load_bound", value::hundredths(105..=10_000), remembered.is_some()),
+        slow_start: stick_table::diverts(
+            &section,
+            "slow_start",
+            value::duration(SECOND, HOUR),
+            remembered.is_some() || !has_key,
+        ),
         on_full: queue::on_full(&section, &backends),
         drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),

@@ -97,16 +97,16 @@ pub(super) fn when_down(pool: &Section<'_>) -> OnDown {
     }
 }
 
-/// Reads a key that sends new clients elsewhere than placement does. It needs a stick table: without an entry the next
-/// connection of such a client would go to the backend that placement names.
+/// Reads a key that sends new clients elsewhere than placement does. Where clients stay by a key it needs a stick table:
+/// without an entry the next connection of such a client would go to the backend that placement names.
 pub(super) fn diverts<T>(
     pool: &Section<'_>,
     key: &'static str,
     read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
-    stick_table: Option<&StickTableRules>,
+    can_stay: bool,
 ) -> Option<T> {
     let setting = pool.read(key, value::unless("off", read))??;
-    if stick_table.is_none() {
+    if !can_stay {
         pool.error(
             key,
             Bad::new(format!("{key} needs a stick table: clients that it sends elsewhere must stay there")),

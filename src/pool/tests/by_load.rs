@@ -52,6 +52,52 @@ fn new_keys_spread_by_load_and_stay_whatever_the_load_is_then() {
 }
 
 #[test]
+fn new_keys_go_where_the_fewest_are_known_if_load_does_not_tell_backends_apart() {
+    let pool = next(&by_load(Balance::LeastConnections, &["a", "b", "c"]), None);
+    let mut counts = BTreeMap::new();
+    let mut visit_new = |low| *counts.entry(visit(&pool, low, 0).backend.name().to_owned()).or_insert(0) += 1;
+    // A backend that is busy gets none, and makes up for it once it is at rest.
+    let busy = Lease::new(&pool.backends()[0]);
+    (0..60).for_each(&mut visit_new);
+    drop(busy);
+    (60..90).for_each(&mut visit_new);
+    assert_eq!(counts, BTreeMap::from(["a", "b", "c"].map(|name| (name.to_owned(), 30))));
+
+    for balance in [Balance::LeastConnections, Balance::TwoChoices] {
+        // The range keeps picks from what is held ready.
+        let file = config::Pool {
+            ranges: vec![range("here", "10.0.0.0/8", pin(&["a", "b"], true))],
+            ..by_load(balance, &["a", "b", "c"])
+        };
+        let pool = next(&file, None);
+        (0..200).for_each(|low| {
+            visit(&pool, low, 0);
+        });
+        let known: BTreeMap<_, _> = table(&pool).by_backend().collect();
+        assert!(known["a"] + known["b"] == 200 && known["a"].abs_diff(known["b"]) <= 2, "{balance:?}: {known:?}");
+        let next = pool.explain_now(&Facts { source: Some([10, 0, 9, 9].into()), ..Facts::default() }, None, &[], 0);
+        assert!(next.candidates[0].score.contains(",known:"), "{:?}", next.candidates);
+    }
+}
+
+#[test]
+fn new_keys_are_even_after_a_backend_has_lost_its_own() {
+    for balance in [Balance::LeastConnections, Balance::TwoChoices] {
+        let pool = next(&by_load(balance, &["a", "b", "c", "d"]), None);
+        visit_all(&pool, 0);
+        mark(&pool.backends()[3], false);
+        visit_all(&pool, MINUTE);
+        mark(&pool.backends()[3], true);
+        (CLIENTS..4 * CLIENTS).for_each(|low| {
+            visit(&pool, low, 2 * MINUTE);
+        });
+        let known: Vec<_> = table(&pool).by_backend().collect();
+        let mean = u64::from(CLIENTS);
+        assert!(known.iter().all(|(_, count)| count.abs_diff(mean) <= mean / 20), "{balance:?}: {known:?}");
+    }
+}
+
+#[test]
 fn known_keys_take_no_turn_so_new_ones_between_them_alternate() {
     let pool = next(&by_load(Balance::RoundRobin, &["a", "b"]), None);
     visit(&pool, 0, 0);
@@ -264,7 +310,10 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little() {
     };
     let full = CLIENTS as usize / 2;
     let shares = [share(0, 20_000), share(1_000, 60_000), share(2_000, 120_000)];
-    assert!(shares[0] < full / 3 && shares.is_sorted() && shares[2].abs_diff(full) < 5, "{shares:?}");
+    assert!(shares[0] < full / 3 && shares.is_sorted(), "{shares:?}");
+    // At the end it has made up for what it missed.
+    let known: BTreeMap<_, _> = table(&pool).by_backend().collect();
+    assert!(known["a"].abs_diff(known["b"]) < 5, "{known:?}");
 }
 
 #[test]
