@@ -93,8 +93,8 @@ fields! {
     Session = "session" in Request, Text, "hash of the session cookie: 16 hexadecimal digits of its SHA-256";
     Status = "status" in Request, Number, "status of the response; absent if none was begun";
     Route = "route" in Request, Number, "number of the route in its listener, from 1; absent if none decided";
-    Split = "split" in Request, Text, "name of the split that the route leads to";
-    SplitBy = "split_by" in Request, Text, "what chose the pool there: `cookie`, `connection`, `weight`";
+    Split = "split" in Both, Text, "name of the split that the route leads to";
+    SplitBy = "split_by" in Both, Text, "what chose the pool: `cookie`, `connection`, `stick_table`, `key`, `weight`";
     Pool = "pool" in Both, Text, "name of the pool";
     Range = "range" in Connection, Text, "named range of the pool that the client is in";
     Backend = "backend" in Both, Text, "name of the backend that was tried last";

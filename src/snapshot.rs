@@ -16,9 +16,10 @@ use crate::answers::{Answers, Texts};
 use crate::clock;
 use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, Pool, StickTables};
+use crate::pool::{Backend, ClientMemory, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
-use crate::split::{ListenerSplits, Split};
+use crate::split::{ChosenBy, ListenerSplits, Split, SplitChoice};
+use crate::sticky::Facts;
 use crate::sticky::cookie::PoolIds;
 use crate::sticky::table::Secret;
 use crate::tls::Termination;
@@ -133,6 +134,8 @@ pub struct RouteTarget {
     pub route: Option<usize>,
     /// Whether TLS is passed through, terminated or off.
     pub tls: config::Tls,
+    /// What has chosen the pool in the split of connections that the route leads to; `None`: it leads to none.
+    pub split_by: Option<ChosenBy>,
 }
 
 /// A new random secret; all zeros if the kernel returns no random bytes.
@@ -245,6 +248,7 @@ impl Listener {
         };
         let routes = RouteTable::of(listener, index).knowing(listener, tls.names(&listener.name));
         let named = listener.pools(&config.splits);
+        let own = ListenerSplits::new(listener, splits);
         let reads_tls = listener.tls != config::Tls::Off;
         let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
         let mut reached = named.clone().map(index).chain(not_tls).chain(silent);
@@ -255,13 +259,14 @@ impl Listener {
             needs_hello: reads_tls
                 && (routes.needs_hello()
                     || listener.terminates()
-                    || named.into_iter().any(|name| pools[index(name)].needs_sni())),
+                    || named.into_iter().any(|name| pools[index(name)].needs_sni())
+                    || own.key_parts().any(|part| part.may_be(&KeyPart::Sni))),
             routes,
-            splits: ListenerSplits::new(listener, splits),
+            tlv_kinds: tlv_kinds(pools, own.key_parts(), &request_limits),
+            splits: own,
             answers: Answers::new(listener, texts),
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
-            tlv_kinds: tlv_kinds(pools, &request_limits),
             hello_ms: millis(limits.hello_timeout),
             hello_max: limits.hello_max,
             limits: Limits::new(&limits),
@@ -272,11 +277,16 @@ impl Listener {
     }
 }
 
-/// The kinds of TLVs in the keys of pools and of their requests, sorted.
-fn tlv_kinds(pools: &[Arc<Pool>], of_listener: &RequestLimits) -> Box<[u8]> {
+/// The kinds of TLVs in the keys of pools and of their requests, and in those of splits, sorted.
+fn tlv_kinds<'k>(
+    pools: &'k [Arc<Pool>],
+    of_splits: impl Iterator<Item = &'k KeyPart>,
+    of_listener: &'k RequestLimits,
+) -> Box<[u8]> {
     let own = pools.iter().map(|pool| &pool.config().request_limits).chain([of_listener]);
     let of_requests = own.filter_map(|limits| Some(&limits.request_rate.as_ref()?.as_ref()?.by));
-    let parts = pools.iter().flat_map(|pool| &pool.config().key).chain(of_requests).flat_map(KeyPart::alternatives);
+    let parts = pools.iter().flat_map(|pool| &pool.config().key).chain(of_requests).chain(of_splits);
+    let parts = parts.flat_map(KeyPart::alternatives);
     let kind = |part: &KeyPart| if let KeyPart::Tlv(kind) = part { Some(*kind) } else { None };
     let mut kinds: Vec<_> = parts.filter_map(kind).collect();
     kinds.sort_unstable();
@@ -288,7 +298,26 @@ impl Listener {
     /// Where the routes send a connection; `None`: no route matches, and there is no default pool, or not for its name.
     pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
-        Some(RouteTarget { pool: found.pool, route: found.route, tls: self.config.rules_of(found.route).tls })
+        let tls = self.config.rules_of(found.route).tls;
+        Some(RouteTarget { pool: found.pool, route: found.route, tls, split_by: None })
+    }
+
+    /// Gives a target that leads to a split of connections the pool of this client; `number` is that of its connection.
+    pub fn divide(&self, target: RouteTarget, facts: &Facts<'_>, number: u64, now_ms: u64) -> RouteTarget {
+        let Some(split) = self.split(&target).filter(|split| !split.is_of_requests()) else { return target };
+        let memory =
+            |pool: usize| self.pools.get(pool).map_or(ClientMemory::None, |pool| pool.memory_of(facts, now_ms));
+        let takes_new = |pool: usize| self.pools.get(pool).is_some_and(|pool| pool.takes_new(now_ms));
+        let choice = split.choose_by_key(facts, number, memory, takes_new);
+        let pool = split.members().get(choice.member).map(|member| member.pool);
+        RouteTarget { pool, split_by: Some(choice.by), ..target }
+    }
+
+    /// The split of connections that has chosen the pool of a target, and its choice; `None`: none has.
+    pub fn divided(&self, target: &RouteTarget) -> Option<(&Arc<Split>, SplitChoice)> {
+        let (split, by) = self.splits.of(target.route).zip(target.split_by)?;
+        let member = split.members().iter().position(|member| Some(member.pool) == target.pool)?;
+        Some((split, SplitChoice { member, by }))
     }
 
     /// The split of a target that has no pool yet; `None`: it leads to no split.
@@ -303,7 +332,10 @@ impl Listener {
 
     /// True if requests are read from connections with this target.
     pub fn reads_http(&self, target: &RouteTarget) -> bool {
-        self.pool(target).is_none_or(|pool| pool.config().http.is_read())
+        match self.pool(target) {
+            Some(pool) => pool.config().http.is_read(),
+            None => self.splits.of(target.route).is_none_or(|split| split.is_of_requests()),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! [`Split`]: which of several pools a request goes to: the one that its client has, else one by weight.
+//! [`Split`]: which of several pools a request or a connection goes to: the one that its client has, else one by weight.
 //!
-//! Picks no backend, reads no clock and knows no pool: whether one takes new clients is an argument. Requests, `explain`
-//! and `plan` ask the same [`Split::choose`] and [`Split::open_weights`].
+//! Picks no backend, reads no clock and knows no pool: whether one takes new clients is an argument. Both halves,
+//! `explain` and `plan` ask the same [`Split::choose`], [`Split::choose_by_key`] and [`Split::open_weights`].
 //!
-//! # Rule
+//! # Rule of a split with a cookie
 //!
 //! 1. A valid cookie of the split names the pool, for as long as the split has it: whatever its weight is now, and also
 //!    while none of its backends can serve. A split never changes what a client has because of a failure: what follows
@@ -16,6 +16,18 @@
 //! name that no pool can have, and the pool in the place of the backend. So instances with the same keys agree, and a value
 //! for a pool or for another split is worth nothing here.
 //!
+//! # Rule of a split with a key
+//!
+//! 1. A pool whose stick table has the client keeps it, whatever its weight is now and whether a backend of it can serve; of
+//!    several the one that has seen it last.
+//! 2. Else the hash of the key decides among the pools that take new clients, in proportion to their weights. A pool without
+//!    a stick table cannot tell which clients are new, so it takes all that belong to it.
+//! 3. A client without a key takes the place in turn that its number gives it.
+//!
+//! The hash is [`placement`](crate::placement) with the pools as its members, under a seed of the split's name: so all
+//! instances with the same file agree, a change of weights moves no more of those that no table has than the shares
+//! change, and what a key gets here says nothing of what it gets inside a pool.
+//!
 //! # Evenness
 //!
 //! New clients take turns: each step goes on by the golden ratio of the whole circle of weights. Of any number of steps in
@@ -26,13 +38,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ahash::AHashMap;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config;
+use crate::config::{self, Balance, KeyPart, SplitKey};
 use crate::counters::{Counter, Padded};
 use crate::http::cookie;
 use crate::http::edit::CookieNames;
 use crate::http::head::Request;
+use crate::placement::{Member, Placement};
+use crate::pool::ClientMemory;
+use crate::sticky::Facts;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, Nonce};
+use crate::sticky::key::{Key, SourceAs};
 use crate::sticky::table::TableLookup;
 
 /// Step of the turns: 2^64 divided by the golden ratio.
@@ -43,10 +60,30 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 pub struct Split {
     name: Arc<str>,
     members: Box<[SplitMember]>,
-    /// `None`: the keys of its cookie were not read, and every client is new.
+    /// `None`: it has a key, or the keys of its cookie were not read, and every client is new.
     rule: Option<CookieRule>,
+    /// `None`: it has a cookie.
+    keyed: Option<KeyRule>,
+    of_requests: bool,
     /// Steps so far, on the circle of weights.
     turn: Arc<AtomicU64>,
+}
+
+/// What the configuration of a split does not say by itself.
+#[derive(Debug)]
+pub struct SplitRules {
+    /// Its cookie with the keys that seal it; `None`: it has none, or the keys were not read.
+    pub cookie: Option<CookieRule>,
+    /// True if its pools read HTTP, so that it divides requests; false: connections.
+    pub of_requests: bool,
+}
+
+/// How a key decides.
+#[derive(Debug)]
+struct KeyRule {
+    key: SplitKey,
+    /// The pools as members, by index in the split.
+    placement: Placement,
 }
 
 /// One pool of a split.
@@ -58,36 +95,47 @@ pub struct SplitMember {
     pub pool: usize,
     /// Share of the new clients that it gets.
     pub weight: u16,
-    /// Requests, by thread and by [`ChosenBy`].
+    /// Requests or connections, by thread and by [`ChosenBy`].
     counts: Arc<[Padded<[Counter; ChosenBy::ALL.len()]>]>,
 }
 
-/// What has chosen the pool of a request.
+/// What has chosen the pool of a request or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChosenBy {
     /// The split's cookie.
     Cookie,
     /// An earlier request of the same HTTP/2 connection.
     Connection,
-    /// The weights: the client is new.
+    /// The stick table of the pool.
+    StickTable,
+    /// The key of the client, which no stick table has.
+    Key,
+    /// The weights: the client is new, or has no key.
     Weight,
 }
 
 impl ChosenBy {
     /// Everything that can choose, in the order of their precedence.
-    pub const ALL: [Self; 3] = [Self::Cookie, Self::Connection, Self::Weight];
+    pub const ALL: [Self; 5] = [Self::Cookie, Self::Connection, Self::StickTable, Self::Key, Self::Weight];
+
+    /// What this word names; `None`: nothing.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|by| by.word() == word)
+    }
 
     /// The word in the log and in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
             Self::Connection => "connection",
+            Self::StickTable => "stick_table",
+            Self::Key => "key",
             Self::Weight => "weight",
         }
     }
 }
 
-/// The pool of a request.
+/// The pool of a request or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitChoice {
     /// Index of the pool in the split.
@@ -106,7 +154,7 @@ impl Split {
     /// count. Turns and counts of `previous` go on.
     pub fn new(
         config: &config::Split,
-        rule: Option<CookieRule>,
+        rules: SplitRules,
         pool_index: impl Fn(&str) -> usize,
         previous: Option<&Self>,
         blocks: usize,
@@ -122,7 +170,9 @@ impl Split {
         Self {
             name: previous.map_or_else(|| config.name.as_str().into(), |previous| Arc::clone(&previous.name)),
             members: members.collect(),
-            rule,
+            rule: rules.cookie,
+            keyed: config.key().map(|key| KeyRule::new(config, key)),
+            of_requests: rules.of_requests,
             turn: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.turn)),
         }
     }
@@ -135,6 +185,26 @@ impl Split {
     /// The pools, in the order of the file.
     pub fn members(&self) -> &[SplitMember] {
         &self.members
+    }
+
+    /// True if it divides requests; false: connections, of which it reads none.
+    pub fn is_of_requests(&self) -> bool {
+        self.of_requests
+    }
+
+    /// Parts of its key; empty: it has a cookie.
+    pub fn key(&self) -> &[KeyPart] {
+        self.keyed.as_ref().map_or(&[], |keyed| &keyed.key.parts)
+    }
+
+    /// True if it knows its clients by a key.
+    pub fn is_by_key(&self) -> bool {
+        self.keyed.is_some()
+    }
+
+    /// Its cookie; `None`: it has none to read.
+    pub fn cookie(&self) -> Option<&CookieRule> {
+        self.rule.as_ref()
     }
 
     /// Index of the pool of this name in the split.
@@ -162,15 +232,46 @@ impl Split {
         match (verdict.and_then(CookieVerdict::backend), followed) {
             (Some(member), _) => SplitChoice { member, by: ChosenBy::Cookie },
             (None, Some(member)) => SplitChoice { member, by: ChosenBy::Connection },
-            (None, None) => SplitChoice { member: self.next_in_turn(takes_new), by: ChosenBy::Weight },
+            (None, None) => {
+                let point = self.turn.fetch_add(GOLDEN, Relaxed);
+                SplitChoice { member: self.at(point, takes_new), by: ChosenBy::Weight }
+            }
         }
     }
 
-    /// The pool of the next new client.
-    fn next_in_turn(&self, takes_new: impl Fn(usize) -> bool) -> usize {
+    /// The pool of a client of a split with a key. `number`: of its connection, for a client without a key. `memory`: what
+    /// the pool of an index among those of the configuration knows of it; `takes_new`: whether that takes new clients.
+    pub fn choose_by_key(
+        &self,
+        facts: &Facts<'_>,
+        number: u64,
+        memory: impl Fn(usize) -> ClientMemory,
+        takes_new: impl Fn(usize) -> bool,
+    ) -> SplitChoice {
+        let draw = self.keyed.as_ref().and_then(|keyed| Some((keyed, keyed.draw(facts)?)));
+        let Some((KeyRule { placement, .. }, draw)) = draw else {
+            let point = number.wrapping_mul(GOLDEN);
+            return SplitChoice { member: self.at(point, takes_new), by: ChosenBy::Weight };
+        };
+        let pool = |member: usize| self.members[member].pool;
+        let home = placement.home(draw);
+        let seen = |member: usize| match memory(pool(member)) {
+            // Dates are minutes: of two with the same, the one where the key belongs.
+            ClientMemory::Known { age_min } => Some((age_min, Some(member) != home, member)),
+            ClientMemory::None | ClientMemory::New => None,
+        };
+        if let Some((.., member)) = (0..self.members.len()).filter_map(seen).min() {
+            return SplitChoice { member, by: ChosenBy::StickTable };
+        }
+        let is_open = |member: usize| memory(pool(member)) == ClientMemory::None || takes_new(pool(member));
+        let member = placement.place(draw, is_open, |_| 0).or(home).unwrap_or_default();
+        SplitChoice { member, by: ChosenBy::Key }
+    }
+
+    /// The pool at a point of the circle of weights.
+    fn at(&self, point: u64, takes_new: impl Fn(usize) -> bool) -> usize {
         let weights = self.open_weights(takes_new);
         let total: u64 = weights.iter().sum();
-        let point = self.turn.fetch_add(GOLDEN, Relaxed);
         let mut rest = ((u128::from(point) * u128::from(total)) >> 64) as u64;
         for (member, weight) in weights.iter().enumerate() {
             match rest.checked_sub(*weight) {
@@ -198,10 +299,14 @@ impl Split {
         of_thread.into_iter().for_each(|of_thread| of_thread.0[choice.by as usize].add(1));
     }
 
-    /// Number of requests of the pool at this index, by what has chosen it.
-    pub fn counted(&self, member: usize) -> [(ChosenBy, u64); ChosenBy::ALL.len()] {
+    /// Number of requests or connections of the pool at this index, by everything that can choose in this split.
+    pub fn counted(&self, member: usize) -> [(ChosenBy, u64); 3] {
         let counts = self.members.get(member).map_or(&[][..], |member| &member.counts[..]);
-        ChosenBy::ALL.map(|by| (by, counts.iter().map(|of_thread| of_thread.0[by as usize].value()).sum()))
+        let choosers = match self.keyed {
+            None => [ChosenBy::Cookie, ChosenBy::Connection, ChosenBy::Weight],
+            Some(_) => [ChosenBy::StickTable, ChosenBy::Key, ChosenBy::Weight],
+        };
+        choosers.map(|by| (by, counts.iter().map(|of_thread| of_thread.0[by as usize].value()).sum()))
     }
 
     /// Names of the split's cookie; `None`: it has none to read.
@@ -232,6 +337,41 @@ impl Split {
     }
 }
 
+impl KeyRule {
+    fn new(config: &config::Split, key: &SplitKey) -> Self {
+        let member = |to| {
+            let config::SplitPool { pool, weight }: &config::SplitPool = to;
+            Member { name: pool, weight: *weight, location: &[], backup: false }
+        };
+        let members: Vec<_> = config.to.iter().map(member).collect();
+        let seed = xxh3_64(sealed_as(&config.name).as_bytes());
+        Self { key: key.clone(), placement: Placement::new(Balance::Hash, seed, &members) }
+    }
+
+    /// The draw of a client; `None`: it has no key.
+    fn draw(&self, facts: &Facts<'_>) -> Option<u64> {
+        let SplitKey { parts, prefix_v4: v4, prefix_v6: v6 } = &self.key;
+        Key::with(parts, SourceAs::Prefix { v4: *v4, v6: *v6 }, facts, |key| self.placement.key_hash(key))
+    }
+}
+
+/// Part of the keys without an entry in a stick table that get another pool of a split after a change; `None`: one of both
+/// has no key, or not the same. A sample of keys is asked, whose figure is within a percent.
+pub fn moved_keys(before: &config::Split, after: &config::Split) -> Option<f64> {
+    const SAMPLE: u32 = 50_000;
+    let (own, new) = before.key().zip(after.key()).filter(|(own, new)| own == new)?;
+    let rules = [KeyRule::new(before, own), KeyRule::new(after, new)];
+    let pool = |side: usize, draw: u64| {
+        let place = rules[side].placement.home(draw)?;
+        [before, after][side].to.get(place).map(|to| &to.pool)
+    };
+    let moved = (0..SAMPLE).filter(|number| {
+        let draw = rules[0].placement.key_hash(&number.to_be_bytes());
+        pool(0, draw) != pool(1, draw)
+    });
+    Some(moved.count() as f64 / f64::from(SAMPLE))
+}
+
 /// The splits of one listener.
 #[derive(Debug, Default)]
 pub struct ListenerSplits {
@@ -248,6 +388,11 @@ impl ListenerSplits {
         let has_some = listener.routes.iter().any(|route| route.split().is_some());
         let routes = listener.routes.iter().filter(|_| has_some).map(|route| find(route.split()));
         Self { routes: routes.collect(), default: find(listener.split.as_deref()) }
+    }
+
+    /// Parts of the keys of all of them.
+    pub fn key_parts(&self) -> impl Iterator<Item = &KeyPart> {
+        self.routes.iter().flatten().chain(&self.default).flat_map(|split| split.key())
     }
 
     /// The split of a route, or of what no route takes (`None`); `None`: that leads elsewhere.

@@ -5,12 +5,14 @@
 //! changes its meaning.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::schema::{FieldSink, LineWriter, Schema};
 use super::{ConnectionLine, RequestLine};
 use crate::http::date::{Rfc3339, rfc3339};
 use crate::log_field::{LogField as Field, LogFields};
 use crate::outcome::{ClientMove, Ended};
+use crate::split::ChosenBy;
 
 /// Appends the line of a connection, newline included; `time`: now, as text.
 pub fn write(out: &mut String, connection: &ConnectionLine, schema: Schema, time: &str) {
@@ -40,6 +42,7 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, time:
     line.text_if(Field::Peer, c.peer.map(|peer| peer.to_string()).as_deref());
     line.text_if(Field::Sni, c.sni.as_ref().map(|name| name.as_str()).or(c.odd_name.as_deref()));
     line.flag_if(Field::Ech, c.ech);
+    split(line, c.split.as_ref());
     line.text_if(Field::Pool, c.pool.as_deref());
     line.text_if(Field::Range, c.range.as_deref());
     line.text_if(Field::Backend, c.backend.as_deref());
@@ -77,10 +80,7 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str)
     }
     line.number_if(Field::Status, r.status.map(u64::from));
     line.number_if(Field::Route, r.route);
-    if let Some((split, by)) = &r.split {
-        line.text(Field::Split, split);
-        line.text(Field::SplitBy, by.word());
-    }
+    split(line, r.split.as_ref());
     line.text_if(Field::Pool, r.pool.as_deref());
     line.text_if(Field::Backend, r.backend.as_deref());
     line.text_if(Field::Reason, r.reason.map(|reason| reason.word()));
@@ -94,6 +94,11 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str)
     line.text_if(Field::Refused, r.refused);
     line.text_if(Field::Subject, r.subject.as_deref());
     end(line, r.moved.as_ref(), r.sample);
+}
+
+fn split(line: &mut impl FieldSink, chosen: Option<&(Arc<str>, ChosenBy)>) {
+    line.text_if(Field::Split, chosen.map(|(split, _)| &**split));
+    line.text_if(Field::SplitBy, chosen.map(|(_, by)| by.word()));
 }
 
 fn begin(line: &mut impl FieldSink, kind: &str, started_unix_us: u64, time: &str) {

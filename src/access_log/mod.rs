@@ -86,6 +86,8 @@ pub struct ConnectionLine {
     pub odd_name: Option<Arc<str>>,
     /// True if the hello offered ECH: `sni` is the outer name.
     pub ech: bool,
+    /// The split of connections that the route leads to, and what has chosen the pool there; `None` if it leads to none.
+    pub split: Option<(Arc<str>, ChosenBy)>,
     /// Name of the pool; `None` if it was not routed.
     pub pool: Option<Arc<str>>,
     /// Named range of the pool that contains the client.

@@ -18,6 +18,7 @@ pub(super) fn connection() -> ConnectionLine {
         sni: None,
         odd_name: None,
         ech: false,
+        split: None,
         pool: None,
         range: None,
         backend: None,

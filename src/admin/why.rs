@@ -62,8 +62,11 @@ pub struct WhyEntry {
 /// What a cookie is worth.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyCookie {
-    /// Pool with a cookie of this kind.
+    /// Pool with a cookie of this kind; of a split's cookie the pool that it names, empty if it names none.
     pub pool: String,
+    /// Split with a cookie of this kind; `None`: it is a pool's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
     /// Name of the cookie.
     pub name: String,
     /// The verdict on the value, as one word of the access log; `not_known`: the value names no backend.

@@ -141,7 +141,7 @@ fn convert(
     let mut pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
     split::share_keys(&mut splits, &pools);
-    let of_splits = splits.iter_mut().map(|split| &mut split.config.cookie);
+    let of_splits = splits.iter_mut().filter_map(|split| split.config.cookie_mut());
     let cookies = pools.iter_mut().filter_map(|pool| pool.config.cookie.as_mut()).chain(of_splits);
     cookie::name_key_file(cookies, process.stick_table_file.as_deref());
     if document.whole {

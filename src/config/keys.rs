@@ -332,27 +332,27 @@ pub static REQUEST_HEADERS: TableKeys = TableKeys { table: "[pool.request_header
 pub static RESPONSE_HEADERS: TableKeys = TableKeys { table: "[pool.response_headers]", keys: &["set", "remove"] };
 
 /// Keys of a split, pools that share their new clients.
-pub static SPLIT: TableKeys = TableKeys { table: "[[split]]", keys: &["name", "to", "cookie"] };
+pub static SPLIT: TableKeys =
+    TableKeys { table: "[[split]]", keys: &["name", "to", "key", "prefix_v4", "prefix_v6", "cookie"] };
 /// Keys of one pool of a split.
 pub static SPLIT_TO: TableKeys = TableKeys { table: "[[split.to]]", keys: &["pool", "weight"] };
 /// Keys of the cookie that keeps a client at its pool.
-pub static SPLIT_COOKIE: TableKeys = TableKeys {
-    table: "[split.cookie]",
-    keys: &[
-        "name",
-        "keys",
-        "max_idle",
-        "max_life",
-        "lifetime",
-        "domain",
-        "path",
-        "secure",
-        "http_only",
-        "same_site",
-        "partitioned",
-        "cross_site_twin",
-    ],
-};
+pub static SPLIT_COOKIE: TableKeys = TableKeys { table: "[split.cookie]", keys: &INSERT };
+/// Keys of a cookie of the balancer's own: its name, which other cookies have, too, and what only such a cookie has.
+pub(super) const INSERT: [&str; 12] = [
+    "name",
+    "keys",
+    "max_idle",
+    "max_life",
+    "lifetime",
+    "domain",
+    "path",
+    "secure",
+    "http_only",
+    "same_site",
+    "partitioned",
+    "cross_site_twin",
+];
 
 /// Every table that a file may have.
 pub static ALL: &[&TableKeys] = &[
@@ -402,8 +402,9 @@ pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> String 
     if let Some(near) = nearest(unknown, keys.keys.iter().copied()) {
         return format!("did you mean \"{near}\"?");
     }
-    // A weight is far more often one of a backend than of a pool in a split.
-    let tables = ALL.iter().filter(|other| other.table != SPLIT_TO.table);
+    // A weight is far more often one of a backend than of a pool in a split, and a key one of a pool.
+    let is_of_pools = POOL.keys.contains(&unknown);
+    let tables = ALL.iter().filter(|t| t.table != SPLIT_TO.table && (t.table != SPLIT.table || !is_of_pools));
     let elsewhere: Vec<_> = tables.filter(|other| other.keys.contains(&unknown)).collect();
     match elsewhere[..] {
         [table] if table.table.is_empty() => "it belongs at the top of the file, before the first table".to_owned(),

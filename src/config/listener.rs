@@ -72,9 +72,9 @@ impl Listener {
         self.tls == Tls::Terminate || self.routes.iter().any(Route::terminates)
     }
 
-    /// True if a route looks at requests, splits or answers them.
+    /// True if a route looks at requests or answers them.
     pub fn routes_requests(&self) -> bool {
-        self.split.is_some() || self.routes.iter().any(|route| route.is_of_requests() || route.pool().is_none())
+        self.routes.iter().any(|route| route.is_of_requests() || route.answers())
     }
 
     /// True if connections that no route and no pool takes are read as HTTP, because requests have routes of their own.

@@ -69,7 +69,7 @@ pub use route::{
     ErrorPage, PathPattern, Redirect, RequestConditions, Respond, RespondBody, Route, RouteGoal, Template, TemplatePart,
 };
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
-pub use split::{Split, SplitPool};
+pub use split::{Split, SplitBy, SplitKey, SplitPool};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, QueueRules, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use timeouts::OwnTimeouts;
@@ -110,7 +110,8 @@ impl Config {
     pub fn cookies(&self) -> impl Iterator<Item = (String, &Cookie)> {
         let pools =
             self.pools.iter().filter_map(|pool| Some((format!("pool \"{}\"", pool.name), pool.cookie.as_ref()?)));
-        let splits = self.splits.iter().map(|split| (format!("split \"{}\"", split.name), &split.cookie));
+        let splits =
+            self.splits.iter().filter_map(|split| Some((format!("split \"{}\"", split.name), split.cookie()?)));
         pools.chain(splits)
     }
 

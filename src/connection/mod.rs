@@ -120,18 +120,17 @@ impl ClientInfo {
     }
 
     /// Returns the pool of this connection by the rules of `listener`; `None` = it is refused.
-    pub fn route(&self, listener: &Listener) -> Option<RouteTarget> {
-        self.route_by_name(listener, self.name())
-    }
-
-    /// Does the same as [`Self::route`] for another server name, such as the host of a request.
-    pub fn route_by_name(&self, listener: &Listener, sni: Option<&str>) -> Option<RouteTarget> {
-        let fallback =
-            |pool: Option<usize>| pool.map(|pool| RouteTarget { pool: Some(pool), route: None, tls: Tls::Off });
+    pub fn route(&self, listener: &Listener, now_ms: u64) -> Option<RouteTarget> {
+        let fallback = |pool: Option<usize>| {
+            pool.map(|pool| RouteTarget { pool: Some(pool), route: None, tls: Tls::Off, split_by: None })
+        };
         match self.entry {
             Entry::NotTls => fallback(listener.not_tls),
             Entry::Silent => fallback(listener.silent),
-            Entry::Routed => listener.route(&RouteFacts { sni, ..self.route_facts() }),
+            Entry::Routed => {
+                let target = listener.route(&self.route_facts())?;
+                Some(listener.divide(target, &self.facts(), self.id, now_ms))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use crate::clock::{self, Micros};
 use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::Backend;
 use crate::server_name::ServerName;
+use crate::split::ChosenBy;
 
 /// A borrowed view of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub struct ConnectionRecord<'c> {
     pub ech: bool,
     /// Word for what the connection is doing.
     pub stage: &'static str,
+    /// The split of connections that has chosen the pool, and by what.
+    pub split: Option<&'c (Arc<str>, ChosenBy)>,
     /// Name of the pool, once the connection is routed.
     pub pool: Option<&'c Arc<str>>,
     /// Named range of the pool that contains the client.
@@ -141,6 +144,7 @@ impl ConnectionRecord<'_> {
             sni: self.sni.cloned(),
             odd_name: self.odd_name.cloned(),
             ech: self.ech,
+            split: self.split.cloned(),
             pool: self.pool.cloned(),
             range: self.range.cloned(),
             backend: self.backend.map(|backend| backend.name_shared()),

@@ -25,7 +25,7 @@ fn in_force_judges(client: &ClientInfo, read_by: &str, in_force: &str) -> bool {
     let (read_by, in_force) = (listener(read_by), listener(in_force));
     let judge = client.judged_by(Some(&in_force), &read_by);
     assert!(Arc::ptr_eq(judge, &in_force) || Arc::ptr_eq(judge, &read_by));
-    assert!(client.route(judge).is_some() || client.route(&read_by).is_none(), "no client is lost by a reload");
+    assert!(client.route(judge, 0).is_some() || client.route(&read_by, 0).is_none(), "no client is lost by a reload");
     Arc::ptr_eq(judge, &in_force)
 }
 

@@ -11,7 +11,8 @@ use super::status::Status;
 pub(super) fn write(rows: &mut Rows, status: &Status) {
     rows.counter(
         "sessile_split_requests_total",
-        "HTTP requests that a split has led to the pool, by what has chosen it; weight: a new client.",
+        "HTTP requests, or connections of pools without http, that a split has led to the pool, by what has chosen it; \
+         weight: a new client.",
         status.splits.iter().flat_map(|split| {
             split.pools.iter().flat_map(move |to| {
                 let of_pool = to.requests.iter();

@@ -104,7 +104,10 @@ impl AskedStore {
         on_listener(snapshot, question, |asked, client, traits| {
             let found = asked.route(&asked.facts(client, traits), traits).ok()?;
             let index = match asked.splits.of(found.route).filter(|_| found.pool.is_none()) {
-                Some(split) => choice_of(split, (asked.pools, asked.down), traits, at).1?,
+                Some(split) => {
+                    let facts = asked.facts(client, traits);
+                    choice_of(split, (asked.pools, asked.down), (&facts, traits), at).1?
+                }
                 None => found.pool?,
             };
             let (pool, down) = (&snapshot.pools[index], &asked.down[index]);
@@ -196,7 +199,8 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
             Ok(RouteMatch { pool, route }) => {
                 report.route = route.map(|route| route + 1);
                 let split = self.splits.of(route).filter(|_| pool.is_none());
-                let (said, chosen) = split.map(|split| choice_of(split, (self.pools, self.down), traits, at)).unzip();
+                let choice = |split| choice_of(split, (self.pools, self.down), (&facts, traits), at);
+                let (said, chosen) = split.map(|split| choice(split)).unzip();
                 report.split = said;
                 match pool.or(chosen.flatten()) {
                     Some(pool) => self.explain(pool, &facts, (traits, at, store), &mut report),
@@ -213,8 +217,10 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
         let connection = RouteFacts { sni: facts.sni, alpn: &traits.alpn, source: facts.source };
         let found = self.routes.find_route(&connection).ok_or(Ended::NoRoute)?;
         let tls = self.config.rules_of(found.route).tls;
-        let reads_http =
-            |found: RouteMatch| found.pool.is_none_or(|pool| self.pools[pool].borrow().config().http.is_read());
+        let reads_http = |found: RouteMatch| match found.pool {
+            Some(pool) => self.pools[pool].borrow().config().http.is_read(),
+            None => self.splits.of(found.route).is_none_or(|split| split.is_of_requests()),
+        };
         if tls == Tls::Passthrough || !reads_http(found) {
             return Ok(found);
         }

@@ -222,7 +222,7 @@ impl Plan {
         Self { changes, routes: Vec::new(), splits, warnings, pools, headline: None }
     }
 
-    /// Describes each pool of which more than `most` of the clients would move.
+    /// Describes each pool and split of which more than `most` of the clients would move.
     pub fn too_much(&self, most: f64) -> Vec<String> {
         let too_much = self.pools.iter().filter(|pool| pool.moving() > most).map(|pool| {
             let (moves, allowed) = (percent(pool.moving()), percent(most));
@@ -234,7 +234,7 @@ impl Plan {
                 }
             }
         });
-        too_much.collect()
+        too_much.chain(self.splits.iter().flat_map(|split| split.too_much(most))).collect()
     }
 }
 

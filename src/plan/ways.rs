@@ -97,6 +97,7 @@ struct Changed<'c> {
     tables: [RouteTable; 2],
     /// Pools before and after, by their indexes in the tables.
     pools: [&'c [Pool]; 2],
+    splits: [&'c [Split]; 2],
     /// What moves, with the rules before and after by which it does.
     moves: Vec<(Rules, RouteMove)>,
     /// Pools of clients that stay.
@@ -246,7 +247,8 @@ impl<'c> Changed<'c> {
         let none = RouteTable::new(&[], None, |_| usize::MAX);
         let tables = [table(before, old), after.map_or(none, |after| table(after, new))];
         let pools = [&old.pools[..], &new.pools[..]];
-        let mut changed = Self { before, after, tables, pools, moves: Vec::new(), stay: AHashSet::new() };
+        let splits = [&old.splits[..], &new.splits[..]];
+        let mut changed = Self { before, after, tables, pools, splits, moves: Vec::new(), stay: AHashSet::new() };
         let mut seen = AHashSet::new();
         for point in points(before, after) {
             let head = if changed.routes_requests() { point.head() } else { None };
@@ -282,16 +284,22 @@ impl<'c> Changed<'c> {
         self.moves.push((rules, RouteMove { listener, route, from, to, to_split, answered, known: None, open: None }));
     }
 
-    /// True if requests have routes of their own, or answers, before or after.
+    /// True if requests have routes of their own, or answers, or a split divides clients, before or after.
     fn routes_requests(&self) -> bool {
-        [Some(self.before), self.after].into_iter().flatten().any(Listener::routes_requests)
+        let routes = |listener: &Listener| listener.routes_requests() || listener.splits().next().is_some();
+        [Some(self.before), self.after].into_iter().flatten().any(routes)
     }
 
     /// Where a client goes before (0) or after (1): its request, where its connection is read as HTTP.
     fn find(&self, side: usize, facts: &RouteFacts<'_>, request: Option<&Request<'_>>) -> Option<RouteMatch> {
         let listener = [Some(self.before), self.after][side]?;
         let found = self.tables[side].find_route(facts)?;
-        let pool = found.pool.and_then(|pool| self.pools[side].get(pool));
+        let of_split = || {
+            let name = listener.split_of(found.route)?;
+            let split = self.splits[side].iter().find(|split| split.name == name)?;
+            self.pools[side].iter().find(|pool| split.pools().any(|name| name == pool.name))
+        };
+        let pool = found.pool.map_or_else(of_split, |pool| self.pools[side].get(pool));
         let reads_http =
             listener.rules_of(found.route).tls != Tls::Passthrough && pool.is_none_or(|pool| pool.http.is_read());
         match request.filter(|_| reads_http) {

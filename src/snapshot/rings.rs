@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{self, Config, FileProblem};
-use crate::split::{self, Split};
+use crate::split::{self, Split, SplitRules};
 use crate::sticky::cookie::{CookieRule, KeyRing};
 
 /// The keys that seal cookies, by file.
@@ -49,10 +49,10 @@ impl Rings {
         CookieRule::new(cookie, pool.sticks_as(), names, ring).ok()
     }
 
-    /// The cookie rule of a split; `None`: its key file was not added.
+    /// The cookie rule of a split; `None`: it has no cookie, or its key file was not added.
     pub fn rule_of_split(&self, split: &config::Split) -> Option<CookieRule> {
         let ring = |path: &Path| self.of(path).cloned().ok_or(());
-        CookieRule::new(&split.cookie, &split::sealed_as(&split.name), split.pools(), ring).ok()
+        CookieRule::new(split.cookie()?, &split::sealed_as(&split.name), split.pools(), ring).ok()
     }
 
     /// The splits of a configuration, ready for requests; those of `previous` go on under their names.
@@ -65,7 +65,10 @@ impl Rings {
     ) -> Box<[Arc<Split>]> {
         let split = |split: &config::Split| {
             let before = previous.iter().find(|before| **before.name() == *split.name);
-            Arc::new(Split::new(split, self.rule_of_split(split), &pool_index, before.map(|before| &**before), blocks))
+            let reads_http = config.pools.iter().find(|pool| split.pools().any(|name| name == pool.name));
+            let of_requests = reads_http.is_none_or(|pool| pool.http.is_read());
+            let rules = SplitRules { cookie: self.rule_of_split(split), of_requests };
+            Arc::new(Split::new(split, rules, &pool_index, before.map(|before| &**before), blocks))
         };
         config.splits.iter().map(split).collect()
     }

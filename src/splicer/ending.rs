@@ -71,6 +71,7 @@ impl<O: Os> Flow<O> {
                 Stage::Relay => "relay",
                 _ => "connect",
             },
+            split: labels.and_then(|labels| labels.split.as_ref()),
             pool: lease.map(|lease| lease.pool_name_shared()).or(labels.and_then(|labels| labels.pool.as_ref())),
             range: labels.and_then(|labels| labels.range.as_ref()),
             backend: lease.map(|lease| lease.backend()),

@@ -275,11 +275,18 @@ impl<O: Os> Flow<O> {
         let Some(read_by) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener that a reload has removed serves what it accepted, by its own rules.
         let listener = client_info.judged_by(snapshot.listener_of(&read_by.state), read_by);
-        let Some(target) = client_info.route(listener) else { return self.refuse_tls(TlsRefusal::NoRoute) };
+        let now_ms = step.now / 1_000;
+        let target = client_info.route(listener, now_ms);
+        let Some(target) = target else { return self.refuse_tls(TlsRefusal::NoRoute) };
         // Without a pool, requests are routed or answered.
         let pool = listener.pool(&target).filter(|pool| !pool.config().is_conversation(target.tls));
         let Some(pool) = pool else { return Stop(Verdict::HandOver) };
-        let now_ms = step.now / 1_000;
+        if let Some((split, choice)) = listener.divided(&target) {
+            let labels = self.labels.get_or_insert_default();
+            if labels.split.replace((Arc::clone(split.name()), choice.by)).is_none() {
+                split.count(choice, step.worker);
+            }
+        }
         let facts = client_info.facts();
         preread.visit.listen();
         let pick = match wait_for_known(pool, None, &facts, &mut preread.waiting_since_ms, now_ms) {

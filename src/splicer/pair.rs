@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::Lease;
 use crate::server_name::ServerName;
+use crate::split::ChosenBy;
 use crate::sticky::table::{EntryKind, KeyHash};
 
 /// A pair without a byte for this time is quiet: it may stand still for as long as many others need to be moved.
@@ -60,6 +61,9 @@ pub struct PairFacts {
     pub odd_name: Option<String>,
     /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
+    /// Name of the split that has chosen the pool, and the word for what chose there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<(String, String)>,
     /// Named range of the pool that contains the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
@@ -198,6 +202,7 @@ impl<O: Os> Flow<O> {
             sni: record.sni.map(|name| text(name)),
             odd_name: record.odd_name.map(text_of),
             ech: record.ech,
+            split: record.split.map(|(split, by)| (text_of(split), by.word().to_owned())),
             range: record.range.map(text_of),
             reason: record.reason.map(|reason| reason.word().to_owned()),
             broke: record.moved.map(|moved| moved.cause.word().to_owned()),
@@ -275,7 +280,9 @@ fn text_of(text: &Arc<str>) -> String {
 fn labels(facts: &PairFacts) -> Option<Box<Labels>> {
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
     let cause = facts.broke.as_deref().and_then(BreakCause::of_word);
+    let split = facts.split.as_ref().and_then(|(split, by)| Some((Arc::from(&**split), ChosenBy::of_word(by)?)));
     let labels = Labels {
+        split,
         sni: facts.sni.as_deref().and_then(ServerName::parse),
         odd_name: shared(&facts.odd_name),
         ech: facts.ech,

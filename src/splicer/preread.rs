@@ -18,6 +18,7 @@ use crate::pool::{Lease, Pool, QueueVisit, Remember};
 use crate::proxy_protocol;
 use crate::server_name::ServerName;
 use crate::snapshot::Listener;
+use crate::split::ChosenBy;
 
 /// State of a connection before its backend is connected.
 #[derive(Debug, Default)]
@@ -77,6 +78,8 @@ pub struct Labels {
     pub odd_name: Option<Arc<str>>,
     /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
+    /// The split of connections that has chosen the pool, and by what.
+    pub split: Option<(Arc<str>, ChosenBy)>,
     /// Named range of the pool that contains the client.
     pub range: Option<Arc<str>>,
     /// Address of the socket's peer where a PROXY header announced another client.

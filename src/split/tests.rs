@@ -1,5 +1,7 @@
 //! Many users of one split: their shares are even, and none of them moves.
 
+mod by_key;
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -31,9 +33,9 @@ fn config(to: &[(&str, u16)]) -> config::Split {
 fn split_with(keys: &[&str], to: &[(&str, u16)], previous: Option<&Split>) -> Split {
     let config = config(to);
     let ring = |_: &Path| KeyRing::parse(&keys.join("\n")).map(Arc::new);
-    let rule = CookieRule::new(&config.cookie, &sealed_as(&config.name), config.pools(), ring).unwrap();
+    let rule = CookieRule::new(config.cookie().unwrap(), &sealed_as(&config.name), config.pools(), ring).unwrap();
     let index = |name: &str| to.iter().position(|(pool, _)| *pool == name).unwrap();
-    Split::new(&config, Some(rule), index, previous, 1)
+    Split::new(&config, SplitRules { cookie: Some(rule), of_requests: true }, index, previous, 1)
 }
 
 fn split(to: &[(&str, u16)], previous: Option<&Split>) -> Split {
@@ -165,7 +167,7 @@ fn a_cookie_of_a_pool_that_left_or_of_another_split_counts_as_none() {
     // The cookie of a pool with the name of the split, sealed with the same keys, under the same name.
     let config = config(&[("a", 1)]);
     let ring = |_: &Path| KeyRing::parse(KEYS[0]).map(Arc::new);
-    let of_pool = CookieRule::new(&config.cookie, "web", ["a"], ring).unwrap();
+    let of_pool = CookieRule::new(config.cookie().unwrap(), "web", ["a"], ring).unwrap();
     let Mode::Insert(insert) = of_pool.mode() else { panic!("as asked") };
     let value = String::from_utf8(insert.seal(0, NOW, NOW, [9; 12]).to_vec()).unwrap();
     let verdict = read(&split(&[("a", 1)], None), &format!("SESSILE-web={value}"), NOW);

@@ -135,7 +135,7 @@ impl Routed {
     /// Routes the connection by the rules in force; `None`: no route, and no default pool.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
-        let target = client_info.route(&listener)?;
+        let target = client_info.route(&listener, clock::now_ms())?;
         Some(Self { listener, target })
     }
 
@@ -171,6 +171,10 @@ async fn serve_bytes(
     secured: &Secured,
     unread: Buffer,
 ) -> Ended {
+    if let Some((split, choice)) = routed.listener.divided(&routed.target) {
+        split.count(choice, conversation.context.counters_index);
+        conversation.state.note_split(split.name(), choice.by);
+    }
     let mut backend = match connect(conversation, (&routed, &pool), &client, secured).await {
         Ok(connected) => connected,
         Err(ended) => {

@@ -18,6 +18,7 @@ use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::snapshot::Snapshot;
+use crate::split::ChosenBy;
 use crate::sticky::table::{KeyHash, TableLookup};
 
 /// A stage of a conversation, with what is known from there on.
@@ -140,6 +141,11 @@ impl ConversationState {
             | ConversationStage::Relay
             | ConversationStage::Http2 => {}
         }
+    }
+
+    /// Notes the split that has chosen the pool, and by what.
+    pub fn note_split(&self, split: &Arc<str>, by: ChosenBy) {
+        self.facts.borrow_mut().split = Some((Arc::clone(split), by));
     }
 
     /// Counts bytes that have moved.
@@ -292,6 +298,7 @@ impl ConversationState {
             odd_name: client_info.odd_name.as_ref(),
             ech: client_info.ech,
             stage: self.stage.get().text(),
+            split: facts.split.as_ref(),
             pool: facts.pool.as_ref(),
             range: facts.range.as_ref(),
             backend: facts.backend.as_ref(),
@@ -334,6 +341,8 @@ impl ConversationState {
 #[derive(Debug, Default)]
 struct StageFacts {
     tls: Option<Box<access_log::TlsLine>>,
+    /// The split of connections that has chosen the pool, and by what.
+    split: Option<(Arc<str>, ChosenBy)>,
     pool: Option<Arc<str>>,
     /// Backend of the last pick.
     backend: Option<Arc<Backend>>,

@@ -57,7 +57,7 @@ impl Loading {
     pub(super) fn listener(
         &mut self,
         listener: &config::Listener,
-        pools: &HashMap<&str, &config::Pool>,
+        (pools, splits): (&HashMap<&str, &config::Pool>, &[config::Split]),
         common: &SharedTls,
     ) -> Servers {
         let about = format!("listener \"{}\"", listener.name);
@@ -80,13 +80,19 @@ impl Loading {
         let client = &listener.client_certificate;
         let takes = listener.pool.is_some() || listener.split.is_some() || listener.takes_requests_alone();
         let is_terminated = takes && listener.tls == Tls::Terminate;
-        let own = listener.pool.as_deref();
+        // A split of connections has pools that agree in this.
+        let of_split = |split: &str| {
+            let first = splits.iter().find(|known| known.name == split)?.pools().next()?;
+            pools.get(first).filter(|pool| !pool.http.is_read()).map(|pool| pool.name.as_str())
+        };
+        let own = listener.pool.as_deref().or_else(|| of_split(listener.split.as_deref()?));
         let default = is_terminated.then(|| server(&about, client, &names, own, listener.http2)).flatten();
         let routes = listener.routes.iter().enumerate().map(|(index, route)| {
             let names = if route.sni.is_empty() { &names } else { &route.sni };
             let about = format!("{about}: route #{}", index + 1);
             let certificate = &route.client_certificate;
-            route.terminates().then(|| server(&about, certificate, names, route.pool(), route.http2)).flatten()
+            let pool = route.pool().or_else(|| of_split(route.split()?));
+            route.terminates().then(|| server(&about, certificate, names, pool, route.http2)).flatten()
         });
         let routes = routes.collect();
         Servers { routes, default, names }

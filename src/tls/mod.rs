@@ -100,7 +100,7 @@ impl Termination {
         let pools = config.pools_by_name();
         let mut listeners = AHashMap::new();
         for listener in config.listeners.iter().filter(|listener| listener.terminates()) {
-            listeners.insert(listener.name.clone(), loading.listener(listener, &pools, &common));
+            listeners.insert(listener.name.clone(), loading.listener(listener, (&pools, &config.splits), &common));
         }
         let mut upstreams = AHashMap::new();
         for pool in &config.pools {

@@ -26,6 +26,7 @@ fn full() -> ConnectionLine {
         peer: Some("10.0.0.1:9".parse().unwrap()),
         sni: ServerName::parse("www.example.org"),
         ech: true,
+        split: Some(("halves".into(), ChosenBy::Key)),
         pool: Some("web".into()),
         range: Some("office".into()),
         backend: Some("a".into()),
@@ -186,7 +187,8 @@ fn a_connection_is_written_as_the_manual_shows() {
     assert_eq!(
         out,
         "time=2024-03-01T00:00:01.000Z level=info kind=connection started=2024-02-29T23:59:59.999Z id=7 \
-         listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 sni=www.example.org ech=true pool=web range=office \
+         listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 sni=www.example.org ech=true split=halves \
+         split_by=key pool=web range=office \
          backend=a reason=placement attempts=2 connect_us=412 duration_us=1500 bytes_up=10 bytes_down=20 ended=done \
          fault=none tls=TLSv1.3 cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=\"CN=me\" \
          alert=received:unknown_ca moved=down from=b sample=10\n"

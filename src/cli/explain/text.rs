@@ -42,7 +42,14 @@ pub(super) fn of(report: &ClientReport) -> String {
         let shares = split.new_clients.iter().filter(|share| share.share > 0.0);
         let shares: Vec<_> = shares.map(|share| format!("{} {}", share.pool, percent(share.share))).collect();
         match &split.pool {
-            Some(_) => head += ", by the cookie of the split",
+            Some(_) => {
+                head += match &*split.by {
+                    "cookie" => ", by the cookie of the split",
+                    "stick_table" => ", by the stick table of the pool",
+                    _ if report.live => ", by the key of the split",
+                    _ => ", by the key of the split, if no stick table has it elsewhere",
+                }
+            }
             None => {
                 let _ = write!(head, ", a new client: gets a pool by weight: {}", shares.join(", "));
                 return wrap(&head, COLUMNS, INDENT);

@@ -30,7 +30,7 @@ pub(super) fn check(listeners: &[Listener<'_>], pools: &[Pool<'_>], splits: &[Pa
         domain_is_of_the_names(insert, uses.iter().map(|(_, use_)| use_));
     }
     for split in splits {
-        let CookieMode::Insert(insert) = &split.config.cookie.mode else { continue };
+        let Some(cookie @ Cookie { mode: CookieMode::Insert(insert), .. }) = split.config.cookie() else { continue };
         let Some(first) = split.config.to.first() else { continue };
         let of_split = |use_: &PoolUse<'_>| use_.split == Some(split.config.name.as_str()) && use_.pool == first.pool;
         // One use for each place that names the split, under its name.
@@ -41,7 +41,7 @@ pub(super) fn check(listeners: &[Listener<'_>], pools: &[Pool<'_>], splits: &[Pa
             .map(|(listener, use_)| (listener, PoolUse { pool: &split.config.name, ..use_ }))
             .collect();
         if insert.secure == Secure::Auto {
-            clients_have_tls(&split.config.cookie.name, insert, &uses);
+            clients_have_tls(&cookie.name, insert, &uses);
         }
         domain_is_of_the_names(insert, uses.iter().map(|(_, use_)| use_));
     }

@@ -28,21 +28,6 @@ const MAX_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
 /// Longest `remember` of mode `learn`: 30 days.
 const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// Keys of mode `insert`, the balancer's own cookie.
-const INSERT_KEYS: [&str; 11] = [
-    "keys",
-    "max_idle",
-    "max_life",
-    "lifetime",
-    "domain",
-    "path",
-    "secure",
-    "http_only",
-    "same_site",
-    "partitioned",
-    "cross_site_twin",
-];
-
 /// Reads `[pool.cookie]` of a pool that sticks under this name, its own or its group's; `None`: the pool has no cookie.
 /// `balance` is `None` for an unknown word.
 pub(super) fn cookie(pool: &Section<'_>, sticks_as: &str, balance: Option<Balance>, key: &[KeyPart]) -> Option<Cookie> {
@@ -145,7 +130,8 @@ fn name(section: &Section<'_>, mode: Option<&str>, sticks_as: &str) -> Option<St
 fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
     let why = format!("with mode = \"{}\"", mode.word());
     if !matches!(mode, CookieMode::Insert(_)) {
-        section.idle_keys(&INSERT_KEYS, &why);
+        // Every mode has a name.
+        section.idle_keys(&keys::INSERT[1..], &why);
     }
     if !matches!(mode, CookieMode::Learn { .. }) {
         section.idle_keys(&["remember", "header", "end_on_404"], &why);

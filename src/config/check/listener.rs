@@ -99,6 +99,11 @@ impl ParsedListener<'_> {
         pool.map(|pool| ("pool", pool, None)).into_iter().chain(split.into_iter().flat_map(of_split))
     }
 
+    /// The split of this name.
+    pub(super) fn split(&self, name: &str) -> Option<&Split> {
+        self.splits.iter().find(|split| split.name == name)
+    }
+
     /// Section, key and name of every split that the listener names.
     pub(super) fn splits_named(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
         let own = self.config.split.as_deref().map(|split| (&self.section, "split", split));
@@ -194,17 +199,8 @@ fn judge(section: &Section<'_>, config: &Listener) {
     if !config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
-    requests_can_be_split(section, config);
     silent_clients_may_wait(section, config);
     names_may_be_unknown(section, config);
-}
-
-/// Reports a split where no request can be read.
-fn requests_can_be_split(section: &Section<'_>, config: &Listener) {
-    if config.tls == Tls::Passthrough && config.split.is_some() {
-        let bad = Bad::new("split places requests, and those inside passthrough TLS cannot be read");
-        section.error("split", bad.hint("write tls = \"terminate\" here"));
-    }
 }
 
 /// Reads a time of `defer_accept`, which the kernel counts in seconds.

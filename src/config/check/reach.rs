@@ -24,7 +24,7 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
     for listener in listeners {
         for use_ in listener.pool_uses() {
             if let Some(pool) = pool_of(&use_) {
-                can_read(&use_, pool);
+                can_read(&use_, pool, use_.split.and_then(|split| listener.split(split)));
                 alpn_is_offered(&use_, pool);
             }
         }
@@ -45,28 +45,37 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
     }
 }
 
-fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
-    if use_.split.is_some() {
-        // Reported with the split, or where the listener names it.
-        return;
-    }
-    let (key, name, http) = (use_.key, use_.pool, pool.http.word());
+/// `split`: the one by which the listener names the pool.
+fn can_read(use_: &PoolUse<'_>, pool: &config::Pool, split: Option<&config::Split>) {
+    let (key, http) = (use_.key, pool.http.word());
+    let name = match split {
+        None => format!("{key} \"{}\"", use_.pool),
+        // That its pools read requests is checked with the split.
+        Some(split) if split.key().is_none() => {
+            if use_.tls == Tls::Passthrough && split.pools().next() == Some(use_.pool) {
+                let bad = Bad::new("split places requests, and those inside passthrough TLS cannot be read");
+                use_.section.error(key, bad.hint("write tls = \"terminate\" here, or a key in the split"));
+            }
+            return;
+        }
+        Some(split) => format!("pool \"{}\" of split \"{}\"", use_.pool, split.name),
+    };
     if use_.silent && pool.http.is_read() {
-        let why = format!("{key} \"{name}\" has http = {http}: its backends also wait for the client to send first");
+        let why = format!("{name} has http = {http}: its backends also wait for the client to send first");
         use_.section.error(key, Bad::new(why));
     }
     if use_.requests && !pool.http.is_read() {
-        let why = format!("{key} \"{name}\" does not have http = true, and this route sends it single requests");
+        let why = format!("{name} does not have http = true, and this route sends it single requests");
         use_.section.error(key, Bad::new(why).hint("write http = true in the pool"));
     }
     if use_.tls != Tls::Passthrough {
         return;
     }
     if pool.http.is_read() {
-        let why = format!("{key} \"{name}\" has http = {http}, and requests inside passthrough TLS cannot be read");
+        let why = format!("{name} has http = {http}, and requests inside passthrough TLS cannot be read");
         use_.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or http = false in the pool"));
     } else if pool.tls.is_some() {
-        let why = format!("{key} \"{name}\" has [pool.tls], and passthrough bytes are already TLS");
+        let why = format!("{name} has [pool.tls], and passthrough bytes are already TLS");
         use_.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or delete the pool's tls"));
     }
 }

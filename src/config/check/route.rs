@@ -58,13 +58,12 @@ pub(super) fn route(section: &Section<'_>, listener: Tls, http2: bool) -> Route 
         let bad = Bad::new("redirect leads back here: every client that gets it has come by HTTPS");
         section.warn("redirect", bad.hint("a listener with tls = \"off\" sends clients to HTTPS"));
     }
-    if tls == Tls::Passthrough && of_requests.is_none() && !matches!(goal, RouteGoal::Pool(_)) {
-        let (key, does) = match goal {
-            RouteGoal::Split(_) => ("split", "places"),
-            RouteGoal::Redirect(_) => ("redirect", "answers"),
-            _ => ("respond", "answers"),
-        };
-        let bad = Bad::new(format!("{key} {does} requests, and those inside passthrough TLS cannot be read"));
+    if tls == Tls::Passthrough
+        && of_requests.is_none()
+        && let RouteGoal::Redirect(_) | RouteGoal::Respond(_) = goal
+    {
+        let key = if matches!(goal, RouteGoal::Redirect(_)) { "redirect" } else { "respond" };
+        let bad = Bad::new(format!("{key} answers requests, and those inside passthrough TLS cannot be read"));
         section.error(key, bad.hint("write tls = \"terminate\" here"));
     }
     Route {

@@ -24,7 +24,11 @@ pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<
     for pool in pools {
         match reaching.get(pool.config.name.as_str()) {
             None => pool.section.warn("name", Bad::new("no listener names this pool")),
-            Some(reaching) => key_can_be_known(pool, reaching),
+            Some(reaching) => {
+                let (name, key) = (pool.config.name.as_str(), &pool.config.key[..]);
+                let asks = |listener: &Listener<'_>| may_know_certificate(listener, name);
+                key_can_be_known((&pool.section, key), ("pool", name), asks, reaching);
+            }
         }
         no_loop(pool, listeners);
     }
@@ -94,35 +98,41 @@ fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
     }
 }
 
-/// Checks that each part of a pool's key has a value on some listener that reaches the pool, the source on all of them
-/// unless it is one of several that a client may have.
-fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
-    let name = &pool.config.name;
-    for part in pool.config.key.iter().flat_map(KeyPart::alternatives) {
-        let what = match part {
+/// Checks that each part of the key of a pool or split has a value on some listener that reaches it, the source on all of
+/// them unless it is one of several that a client may have.
+pub(super) fn key_can_be_known(
+    (section, key): (&Section<'_>, &[KeyPart]),
+    (what, name): (&str, &str),
+    may_know_certificate: impl Fn(&Listener<'_>) -> bool,
+    reaching: &[&Listener<'_>],
+) {
+    for part in key.iter().flat_map(KeyPart::alternatives) {
+        let why = match part {
             KeyPart::Source => {
-                if pool.config.key.contains(part) {
-                    source_is_known(name, reaching);
+                if key.contains(part) {
+                    source_is_known(what, name, reaching);
                 }
                 continue;
             }
             KeyPart::Sni if reaching.iter().all(|listener| listener.config.tls == Tls::Off) => {
-                "key \"sni\" is never known: every listener that reaches this pool has tls = \"off\""
+                format!("key \"sni\" is never known: every listener that reaches this {what} has tls = \"off\"")
             }
             KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.config.proxy.is_none()) => {
-                "key \"tlv\" is never known: no listener that reaches this pool has trust"
+                format!("key \"tlv\" is never known: no listener that reaches this {what} has trust")
             }
-            KeyPart::ClientCertificate if !reaching.iter().any(|listener| may_know_certificate(listener, name)) => {
-                "key \"client_certificate\" is never known: no way to this pool asks clients for certificates"
+            KeyPart::ClientCertificate if !reaching.iter().any(|listener| may_know_certificate(listener)) => {
+                format!(
+                    "key \"client_certificate\" is never known: no way to this {what} asks clients for certificates"
+                )
             }
             _ => continue,
         };
-        pool.section.error("key", Bad::new(what));
+        section.error("key", Bad::new(why));
     }
 }
 
 /// True if clients that reach the pool by this listener may have shown a certificate, here or to a proxy in front.
-fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
+pub(super) fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
     let config = &listener.config;
     let leads = |to: Option<&str>, split: Option<&str>| listener.led_to(to, split).any(|(_, name, _)| name == pool);
     let own = config.client_certificate.is_some() && leads(config.pool.as_deref(), config.split.as_deref());
@@ -130,13 +140,13 @@ fn may_know_certificate(listener: &Listener<'_>, pool: &str) -> bool {
     config.proxy.is_some() || own || config.routes.iter().any(asks)
 }
 
-fn source_is_known(pool: &str, reaching: &[&Listener<'_>]) {
+fn source_is_known(what: &str, name: &str, reaching: &[&Listener<'_>]) {
     for listener in reaching.iter().filter(|listener| listener.config.proxy.is_none()) {
         let unix = listener.config.bind.iter().zip(&listener.binds).find(|(bind, _)| matches!(bind, Bind::Unix(_)));
         if let Some((bind, at)) = unix {
             let hint = "trust = [\"unix\"] if its peers send PROXY headers, or another key";
             let why = format!(
-                "bind \"{bind}\": clients of a unix socket have no address, but the key of pool \"{pool}\" needs one"
+                "bind \"{bind}\": clients of a unix socket have no address, but the key of {what} \"{name}\" needs one"
             );
             listener.section.error_at(*at, Bad::new(why).hint(hint));
         }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::ENVIRONMENT;
-use crate::config::{Config, CookieMode};
+use crate::config::{Config, CookieMode, Split};
 
 /// Variable in the environment of the new process: path of the admin socket; empty: there is none.
 const SOCKET: &str = "SESSILE_UPGRADE_SOCKET";
@@ -26,7 +26,7 @@ pub struct KeptPlaces {
 impl KeptPlaces {
     /// The places of a configuration in force.
     pub(in crate::server) fn of(config: &Config) -> Self {
-        let of_splits = config.splits.iter().map(|split| &split.cookie);
+        let of_splits = config.splits.iter().filter_map(Split::cookie);
         let mut cookies = config.pools.iter().filter_map(|pool| pool.cookie.as_ref()).chain(of_splits);
         let cookie_keys = cookies.find_map(|cookie| match &cookie.mode {
             CookieMode::Insert(insert) => Some(insert.keys.clone()),

@@ -40,8 +40,14 @@ pub(super) fn give(report: &mut WhyReport, subject: &str, going_on: &[&Event], c
         }
     };
     sentences.extend(report.cookie.as_ref().map(|cookie| {
-        let named = cookie.backend.as_deref().map_or_else(String::new, |backend| format!(" (it names {backend})"));
-        format!("The cookie {} of pool {} is {}: {}{named}.", cookie.name, cookie.pool, cookie.verdict, cookie.meaning)
+        let of_split = cookie.split.is_some().then_some(&*cookie.pool).filter(|pool| !pool.is_empty());
+        let named =
+            cookie.backend.as_deref().or(of_split).map_or_else(String::new, |name| format!(" (it names {name})"));
+        let of = match &cookie.split {
+            Some(split) => format!("split {split}"),
+            None => format!("pool {}", cookie.pool),
+        };
+        format!("The cookie {} of {of} is {}: {}{named}.", cookie.name, cookie.verdict, cookie.meaning)
     }));
     if report.moves.is_empty() {
         sentences.extend(conditions(going_on, certificates));

@@ -114,12 +114,13 @@ impl Question {
 }
 
 impl AskedCookie {
-    /// Reads `NAME=VALUE` if a pool has a cookie of this name, else a value. Takes what a browser shows: with quotes, or
+    /// Reads `NAME=VALUE` if a pool or split has a cookie of this name, else a value. Takes what a browser shows: with quotes, or
     /// attributes behind it.
     fn read(what: &str, snapshot: &Snapshot) -> Self {
         let what = what.split(';').next().unwrap_or_default().trim();
-        let names =
-            |name: &str| snapshot.pools.iter().any(|pool| pool.cookie().is_some_and(|rule| rule.is_named(name)));
+        let of_pools = || snapshot.pools.iter().filter_map(|pool| pool.cookie());
+        let of_splits = || snapshot.splits.iter().filter_map(|split| split.cookie());
+        let names = |name: &str| of_pools().chain(of_splits()).any(|rule| rule.is_named(name));
         let named = what.split_once('=').filter(|(name, _)| names(name));
         let (name, value) = named.map_or((None, what), |(name, value)| (Some(name.to_owned()), value));
         let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);

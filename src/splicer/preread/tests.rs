@@ -131,7 +131,7 @@ fn a_client_chooses_no_memory_that_stays_with_its_connection() {
     read(&mut preread, &wire, usize::MAX, &Arc::default()).unwrap();
     assert_eq!(&*preread.client_info.alpn, b"\x05first\x02h2\x04mqtt");
     assert!(preread.client_info.alpn_is_part);
-    assert!(preread.client_info.route(&listener).unwrap().route.is_some(), "the condition still sees what decides");
+    assert!(preread.client_info.route(&listener, 0).unwrap().route.is_some(), "the condition still sees what decides");
 
     let list = [&[0, 0][..], &60_000u16.to_be_bytes(), &59_998u16.to_be_bytes(), &[0], &59_995u16.to_be_bytes()];
     let name = hello(&[&list.concat()[..], &[b':'; 59_995]].concat());

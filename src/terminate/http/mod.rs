@@ -207,7 +207,8 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
                 Ok(routed) => routed,
                 Err(unrouted) => return self.reply_locally(&mut log, RequestFailure::unrouted(unrouted)).await,
             };
-            let split = RequestSplit::choose(&mut routed, &request, self.shared.followed());
+            let (client_info, subject) = (&self.conversation.client_info, self.shared.secured.subject.as_deref());
+            let split = RequestSplit::choose(&mut routed, (&request, subject), client_info, self.shared.followed());
             log.split = split.as_ref().map(|split| (Arc::clone(split.split.name()), split.choice.by));
             log.route = routed.target.route;
             log.given_id = given_id(&request, &self.conversation.client_info, &routed.listener.config);

@@ -50,8 +50,9 @@ impl RequestRules {
             return Ok(connection);
         }
         let facts = client_info.route_facts();
-        let RouteTarget { pool, route, tls } = connection.target;
-        let reads_http = |RouteMatch { pool, route }| listener.reads_http(&RouteTarget { pool, route, tls });
+        let RouteTarget { pool, route, tls, .. } = connection.target;
+        let target = |found: RouteMatch| RouteTarget { pool: found.pool, route: found.route, tls, split_by: None };
+        let reads_http = |found: RouteMatch| listener.reads_http(&target(found));
         if let Some(host) = request.host().filter(|_| self.tls == Tls::Terminate)
             && !listener.routes.belongs(&listener.config, (RouteMatch { pool, route }, &facts), host, reads_http)
         {
@@ -61,7 +62,7 @@ impl RequestRules {
         if !reads_http(found) {
             return Err(Unrouted::OtherHost);
         }
-        let target = RouteTarget { pool: found.pool, route: found.route, tls };
+        let target = target(found);
         Ok(Routed { target, ..connection })
     }
 }

@@ -22,8 +22,9 @@ fn a_split_is_a_goal_of_routes_and_of_listeners() {
     let [split] = &config.splits[..] else { panic!("{:?}", config.splits) };
     let to = |pool: &str, weight| SplitPool { pool: pool.to_owned(), weight };
     assert_eq!((&*split.name, &split.to[..]), ("web", &[to("a", 95), to("b", 1)][..]));
-    assert_eq!(split.cookie.name, "SESSILE-web");
-    let CookieMode::Insert(insert) = &split.cookie.mode else { panic!("{split:?}") };
+    let cookie = split.cookie().unwrap();
+    assert_eq!(cookie.name, "SESSILE-web");
+    let CookieMode::Insert(insert) = &cookie.mode else { panic!("{split:?}") };
     // The keys of its pools, so that instances which agree on backends agree on pools.
     assert_eq!((insert.keys.to_str(), insert.makes_keys, insert.secure), (Some("k"), false, Secure::On));
     let listener = &config.listeners[0];
@@ -37,7 +38,7 @@ fn a_split_without_keys_has_those_that_are_made() {
     let text = site("split = \"web\"", "name = \"web\"\nto = { pool = \"a\" }");
     let config = config_of(&text);
     assert_eq!(
-        config.splits[0].cookie.made_keys().and_then(|path| path.to_str()),
+        config.splits[0].cookie().unwrap().made_keys().and_then(|path| path.to_str()),
         Some("/var/lib/sessile/cookie.keys")
     );
 }
@@ -138,6 +139,86 @@ fn each_mistake_about_names_is_named_at_its_place() {
     ] {
         is_refused(listener, &split, problem);
     }
+}
+
+const BYTES: &str = "[[pool]]\nname = \"a\"\nbackend = \"10.0.0.1:80\"\n[[pool]]\nname = \"b\"\nbackend = \"10.0.0.2:80\"\n\
+    [[pool]]\nname = \"c\"\nhttp = true\nbackend = \"10.0.0.3:80\"\n";
+
+/// A listener that leads to a split of pools without HTTP.
+fn bytes(listener: &str, to: &str, split: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"l\"\nbind = \"0.0.0.0:80\"\n{listener}\n[[split]]\nname = \"web\"\nto = {to}\n{split}\n{BYTES}"
+    )
+}
+
+const BOTH: &str = "[{ pool = \"a\", weight = 9 }, { pool = \"b\" }]";
+
+#[test]
+fn a_split_with_a_key_leads_to_pools_of_any_kind() {
+    for (listener, key) in [
+        (BY, "key = \"source\"\nprefix_v4 = 24"),
+        ("split = \"web\"\ntls = \"passthrough\"", "key = [\"source\", \"sni\"]"),
+        ("route = { sni = \"a.test\", split = \"web\" }\ntls = \"passthrough\"", "key = \"sni or source\""),
+    ] {
+        let config = config_of(&bytes(listener, BOTH, key));
+        let key = config.splits[0].key().unwrap();
+        assert_eq!((key.prefix_v4, key.prefix_v6), (if key.parts.len() == 1 && listener == BY { 24 } else { 32 }, 64));
+        assert_eq!((config.splits[0].cookie(), config.listeners[0].routes_requests()), (None, false));
+    }
+    let text = bytes(BY, "{ pool = \"c\" }", "key = \"header:X-User or source\"\ncookie = { name = \"x\" }");
+    assert!(warnings(&text).contains("split \"web\": cookie has no effect with a key"), "{}", warnings(&text));
+    let text = bytes(BY, "{ pool = \"c\" }", "key = \"none\"\nprefix_v4 = 24");
+    assert!(warnings(&text).contains("split \"web\": prefix_v4 has no effect without a key"), "{}", warnings(&text));
+    assert!(config_of(&text).splits[0].cookie().is_some());
+}
+
+#[test]
+fn each_mistake_in_a_key_of_a_split_is_named_at_its_place() {
+    let source = "key = \"source\"";
+    let group = "stick_group = \"g\"\nbackend = ";
+    for (listener, to, key, problem) in [
+        (BY, BOTH, "key = []", "8:1: split \"web\": key is empty"),
+        (BY, BOTH, "key = [\"source\", \"none\"]", "split \"web\": key names \"none\" together"),
+        (
+            BY,
+            BOTH,
+            "key = \"sni\"",
+            "split \"web\": key \"sni\" is never known: every listener that reaches this split",
+        ),
+        (
+            BY,
+            "[{ pool = \"a\" }, { pool = \"c\" }]",
+            source,
+            "7:32: split \"web\": to #2: pool \"c\" has http = true, and pool \"a\" false (hint: all pools of a split",
+        ),
+        (
+            BY,
+            "{ pool = \"a\" }",
+            "key = \"header:X\"",
+            "split \"web\": to #1: pool \"a\" does not have http = true, and the key of the split is of requests",
+        ),
+        (
+            "split = \"web\"\ntls = \"passthrough\"",
+            "{ pool = \"c\" }",
+            source,
+            "pool \"c\" of split \"web\" has http = true, and requests",
+        ),
+        (
+            "pool = \"c\"\nroute = { path = \"/a\", split = \"web\" }",
+            "{ pool = \"a\" }",
+            source,
+            "pool \"a\" of split \"web\" does not have http = true, and this route sends it single requests",
+        ),
+    ] {
+        let said = shown(&check(&bytes(listener, to, key), &resolve).unwrap_err());
+        assert!(said.contains(problem), "{problem}\n{said}");
+    }
+    let shared = bytes(BY, BOTH, source).replace("backend = ", group);
+    let said = shown(&check(&shared, &resolve).unwrap_err());
+    assert!(said.contains("to #2: pool \"b\" shares its stick table with pool \"a\", which then cannot"), "{said}");
+    let differs = bytes("split = \"web\"", BOTH, source).replacen("backend = ", "alpn = \"x\"\nbackend = ", 1);
+    let said = shown(&check(&differs, &resolve).unwrap_err());
+    assert!(said.contains("to #2: pool \"b\" has another alpn than pool \"a\""), "{said}");
 }
 
 #[test]
