@@ -126,13 +126,13 @@ impl Site {
         with_keys(&self.drawn.text(&self.addresses), &self.keys)
     }
 
-    /// Waits until checks have seen of each backend whether it lives.
+    /// Waits until checks have seen of each backend whether it lives, also of one that a reload has just added.
     fn settle(&self) {
         eventually(&format!("seed {}: checks to have seen all backends", self.seed), || {
             let backends = self.sessile.json("/backends");
             let seen = |backend: &Value| {
                 let place: usize = backend["name"].as_str()?[1..].parse().ok()?;
-                Some((backend["state"] == "down") == self.backends[place].is_none())
+                Some((backend["up"] == true) == self.backends[place].is_some())
             };
             backends.as_array()?.iter().all(|backend| seen(backend) == Some(true)).then_some(())
         });
@@ -259,7 +259,11 @@ fn agree(report: &Value, got: &Got, line: &Value) -> Result<String, (&'static st
     }
     same("pool", &report["pool"], &line["pool"])?;
     same("verdict on the cookie", &report["cookie"], &line["cookie"])?;
-    let reached = got.field("x-backend").map_or(Value::Null, Into::into);
+    // A backend that was tried and is dead gives no response.
+    let reached = match (got.field("x-backend"), got.status) {
+        (None, 502 | 503) => line["backend"].clone(),
+        (answered, _) => answered.map_or(Value::Null, Into::into),
+    };
     if report["any"] == true {
         let rows = report["candidates"].as_array().expect("candidates");
         // The last resort is a backend that is not usable otherwise.
