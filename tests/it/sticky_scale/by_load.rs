@@ -20,8 +20,12 @@ use crate::terminate::load::{self, Line, run, within};
 /// Users, each known by a header; with `SESSILE_TEST_USERS` as many as that says.
 const USERS: usize = 4_000;
 const USERS_VARIABLE: &str = "SESSILE_TEST_USERS";
+/// Users of a small site.
+const FEW_USERS: usize = 640;
 /// Connections, each with one request at a time.
 const CONNECTIONS: usize = 48;
+/// Most new users at one backend, by their mean.
+const UNEVEN_MOST: f64 = 1.1;
 /// Exponent of the popularity of users.
 const ZIPF: f64 = 1.1;
 const CHECK: &str =
@@ -111,6 +115,7 @@ struct Site {
     served: Served,
     options: String,
     popularity: Popularity,
+    connections: usize,
     homes: HashMap<usize, usize>,
     round: u64,
 }
@@ -124,10 +129,10 @@ struct Round {
 }
 
 impl Site {
-    fn start(balance: &str) -> Self {
+    fn start(balance: &str, users: usize) -> Self {
         let (served, front) = (Served::start(5), free_local_address());
         let options = format!("http = true\nbalance = \"{balance}\"\nkey = \"header:X-User\"\n");
-        let popularity = Popularity::of(size(USERS_VARIABLE, USERS));
+        let popularity = Popularity::of(users);
         let text = text(front, &options, &served.addresses[..4]);
         let site = Self {
             sessile: Sessile::start(&text),
@@ -135,6 +140,7 @@ impl Site {
             served,
             options,
             popularity,
+            connections: CONNECTIONS,
             homes: HashMap::new(),
             round: 0,
         };
@@ -169,7 +175,7 @@ impl Site {
         let left = Rc::new(left);
         let seed = self.round * 1_000;
         let answers = run(async {
-            let connections: Vec<_> = (0..CONNECTIONS as u64)
+            let connections: Vec<_> = (0..self.connections as u64)
                 .map(|number| {
                     let (popularity, left, mut rng) = (Rc::clone(&popularity), Rc::clone(&left), Rng(seed + number));
                     spawn_local(async move {
@@ -223,20 +229,33 @@ fn text(front: SocketAddr, options: &str, backends: &[SocketAddr]) -> String {
     )
 }
 
+/// Requires that no backend has got many more of the new users than the others, and that none has moved.
+fn is_even(what: &str, round: &Round) {
+    let (users, most) = (round.new.values().sum::<usize>(), *round.new.values().max().unwrap());
+    let uneven = (most * round.new.len()) as f64 / users as f64;
+    println!("{what}: {users} users, most at one backend {uneven:.3} times the mean: {:?}", round.new);
+    assert_eq!((round.new.len(), round.moved.len()), (4, 0));
+    assert!(uneven <= UNEVEN_MOST, "{what}: {uneven}");
+}
+
+#[test]
+fn few_new_users_are_even_at_a_site_at_rest_and_at_a_busy_one() {
+    let _alone = alone();
+    for balance in ["least_connections", "two_choices", "round_robin"] {
+        for connections in [1, CONNECTIONS] {
+            let mut site = Site { connections, ..Site::start(balance, FEW_USERS) };
+            is_even(&format!("{balance}, {connections} connections"), &site.round(6 * FEW_USERS));
+        }
+    }
+}
+
 #[test]
 fn new_users_are_even_under_skewed_popularity_and_no_known_one_moves() {
     let _alone = alone();
     for balance in ["least_connections", "two_choices", "round_robin"] {
-        let mut site = Site::start(balance);
+        let mut site = Site::start(balance, size(USERS_VARIABLE, USERS));
         let requests = 6 * site.popularity.0.len();
-        let first = site.round(requests);
-        let (users, most) = (first.new.values().sum::<usize>(), *first.new.values().max().unwrap());
-        let uneven = (most * first.new.len()) as f64 / users as f64;
-        println!("{balance}: {users} users, most at one backend {uneven:.3} times the mean: {:?}", first.new);
-        assert_eq!((first.new.len(), first.moved.len()), (4, 0));
-        // Backends that are all at rest are alike to load: of few users, chance then places some more at one of four.
-        let chance = 1.0 + 4.0 * (3.0 / users as f64).sqrt();
-        assert!(uneven <= chance.max(1.1), "{balance}: {uneven}");
+        is_even(balance, &site.round(requests));
 
         site.reload(4, "connect_timeout = \"3s\"\n");
         assert_eq!(site.round(requests / 3).moved, [], "{balance}: a reload");
