@@ -58,6 +58,7 @@ mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
 mod shape; // the sources themselves: floors, cycles, sizes, words
 mod size; // many pools and large stick tables: memory, addresses and series
 mod smoke; // one client comes back to its backend
+mod split_by_key; // splits that know clients by a key, for bytes, TLS that passes through and requests
 mod stick_table; // the stick table of passthrough pools and its file
 mod sticky; // the scenarios of `benches/sticky`, small
 mod sticky_scale; // stickiness by numbers: ids of servers over three instances, load, siblings, Tomcat

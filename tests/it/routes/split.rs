@@ -151,6 +151,11 @@ fn backends_never_see_the_cookie_of_the_split_and_the_log_names_the_choice() {
     browser.visit(&asking);
     browser.asks(&asking, "a.test/second");
     browser.asks(&asking, "a.test/stable");
+    let cookies = browser.cookies();
+    let own = cookies.split("; ").find(|pair| pair.starts_with("SESSILE-web=")).unwrap();
+    let why = run(&["why", own, "--socket", sessile.admin().to_str().unwrap()]);
+    let why = String::from_utf8_lossy(&why.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(why.contains("The cookie SESSILE-web of split web is fresh: it is valid (it names canary)."), "{why}");
     let heads = String::from_utf8_lossy(&site.versions[1].seen().concat()).into_owned();
     assert!(heads.contains("GET /second") && !heads.contains("SESSILE-web"), "{heads}");
     for (path, split, by) in [("/first", "web", "weight"), ("/second", "web", "cookie")] {
