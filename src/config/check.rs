@@ -11,6 +11,7 @@ mod browser;
 mod check_kind;
 mod cookie;
 mod discover;
+mod dns;
 mod group;
 mod headers;
 mod health;

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::DnsName;
+
 /// Most backends that a source may name, where the file does not say.
 pub const BACKENDS_MAX: usize = 1_024;
 
@@ -27,6 +29,8 @@ pub struct Discover {
 pub enum DiscoverSource {
     /// A file that is replaced by a rename.
     File(PathBuf),
+    /// Records of a name in DNS.
+    Dns(DnsName),
 }
 
 impl DiscoverSource {
@@ -34,6 +38,7 @@ impl DiscoverSource {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Dns(_) => "dns",
         }
     }
 }
@@ -42,6 +47,7 @@ impl fmt::Display for DiscoverSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Dns(name) => name.fmt(f),
         }
     }
 }

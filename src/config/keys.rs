@@ -34,6 +34,7 @@ pub static TOP: TableKeys = TableKeys {
         "tls",
         "limits",
         "store",
+        "discovery",
         "listener",
         "pool",
         "split",
@@ -101,6 +102,8 @@ pub static STORE: TableKeys = TableKeys {
         "secret_file",
     ],
 };
+/// Keys of the name servers that are asked for backends.
+pub static DISCOVERY: TableKeys = TableKeys { table: "[discovery]", keys: &["resolvers"] };
 /// Keys with a secret value, which no message shows.
 pub(super) static SECRET: [&str; 1] = ["password"];
 /// Keys of a listener, an address that accepts clients.
@@ -265,8 +268,10 @@ pub static BACKEND: TableKeys = TableKeys {
     keys: &["name", "address", "weight", "state", "max_connections", "location", "backup"],
 };
 /// Keys for backends that a source names.
-pub static DISCOVER: TableKeys =
-    TableKeys { table: "[pool.discover]", keys: &["kind", "path", "vanish", "empty", "max_backends"] };
+pub static DISCOVER: TableKeys = TableKeys {
+    table: "[pool.discover]",
+    keys: &["kind", "path", "name", "port", "identity", "vanish", "empty", "max_backends"],
+};
 /// Keys of a named range of client addresses.
 pub static RANGE: TableKeys =
     TableKeys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
@@ -363,6 +368,7 @@ pub static ALL: &[&TableKeys] = &[
     &TLS,
     &LIMITS,
     &STORE,
+    &DISCOVERY,
     &LISTENER,
     &LISTENER_LIMITS,
     &CERTIFICATE,

@@ -22,6 +22,7 @@ mod check;
 mod cookie;
 pub mod diff;
 mod discover;
+mod dns;
 mod edit;
 mod file;
 mod foreign;
@@ -52,6 +53,7 @@ pub use cookie::{
     is_own_name, own_name, twin_name,
 };
 pub use discover::{Absence, BackendOrigin, Discover, DiscoverSource, OnEmpty, Vanish};
+pub use dns::{DnsIdentity, DnsName, DnsRecords};
 pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
@@ -159,6 +161,8 @@ pub struct Process {
     pub log: Log,
     /// Pools that `/metrics` shows.
     pub metrics_pools: MetricsPools,
+    /// Name servers that are asked for backends, in this order; empty: those of the host.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// Pools that `/metrics` shows.

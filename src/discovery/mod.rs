@@ -3,6 +3,7 @@
 //! Changes no pool and starts no task. Invariant: a source that cannot be relied on at the moment says so, and never
 //! answers with a part of its set.
 
+pub mod dns;
 pub mod file;
 pub mod found;
 pub mod reconcile;

@@ -13,7 +13,7 @@ mod by_load; // new clients placed by load and remembered; siblings of a locatio
 mod certificates; // files of certificates and keys: made, checked, refused
 mod defer_accept; // clients that have sent nothing are left to the kernel
 mod demo; // `sessile demo`: what it promises and what it leaves behind
-mod discovery; // backends that come and go: files of them, good and broken, scaled, replaced, kept
+mod discovery; // backends that come and go by DNS or files: good and broken, scaled, replaced, kept
 mod documents; // every fenced command of the README and the manual, on a machine of its own
 mod early_close; // backends that accept and end every connection without a byte
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`

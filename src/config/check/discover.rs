@@ -2,7 +2,7 @@
 //!
 //! Looks at no source. Invariant: a pool without a source has a backend in the file.
 
-use super::Bad;
+use super::{Bad, dns};
 use crate::config::discover::BACKENDS_MAX;
 use crate::config::file::Section;
 use crate::config::{Discover, DiscoverSource, OnEmpty, Vanish, keys, value};
@@ -16,7 +16,8 @@ pub(super) fn discover(pool: &Section<'_>) -> Option<Discover> {
         return None;
     }
     let section = pool.child("discover", &keys::DISCOVER);
-    section.required("kind", value::word(&[("file", ())]));
+    let is_dns =
+        section.required("kind", value::word(&[("file", false), ("dns", true)])).unwrap_or(section.has("name"));
     let vanish = value::word(&[("drain", Vanish::Drain), ("down", Vanish::Down), ("remove", Vanish::Remove)]);
     let empty = value::word(&[("keep", OnEmpty::Keep), ("apply", OnEmpty::Apply)]);
     if pool.has("stick_group") {
@@ -24,9 +25,21 @@ pub(super) fn discover(pool: &Section<'_>) -> Option<Discover> {
         pool.error("stick_group", Bad::new(why).hint("write the backends in the file, or leave out stick_group"));
     }
     Some(Discover {
-        source: DiscoverSource::File(section.required("path", value::file).unwrap_or_default()),
+        source: source(&section, is_dns),
         vanish: section.read("vanish", vanish).unwrap_or(Vanish::Drain),
         empty: section.read("empty", empty).unwrap_or(OnEmpty::Keep),
         max_backends: section.read("max_backends", value::integer(1..=MOST)).unwrap_or(BACKENDS_MAX),
     })
+}
+
+fn source(section: &Section<'_>, is_dns: bool) -> DiscoverSource {
+    // Keys of the other kind have no effect, but must have values that can be read.
+    let name = dns::dns_name(section, is_dns);
+    if is_dns {
+        section.read("path", value::file);
+        section.idle_keys(&["path"], "with kind = \"dns\"");
+        return DiscoverSource::Dns(name);
+    }
+    section.idle_keys(&["name", "port", "identity"], "with kind = \"file\"");
+    DiscoverSource::File(section.required("path", value::file).unwrap_or_default())
 }

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Bad, request_limits, timeouts};
+use super::{Bad, dns, request_limits, timeouts};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
 use crate::config::{ADMIN_SOCKET, Admin, Limits, Log, LogFormat, LogLevel, LogOutput, MetricsPools, Process, keys};
@@ -49,6 +49,7 @@ pub(super) fn process(top: &Section<'_>) -> Process {
         admin: admin(top),
         log: log(top),
         metrics_pools: metrics_pools(top),
+        resolvers: dns::resolvers(top),
     }
 }
 

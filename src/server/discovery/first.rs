@@ -3,10 +3,13 @@
 //! Puts nothing in force. Invariant: a reload changes no set of a pool that is in force: only a look at its source
 //! does, by the same rules as here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::clock;
-use crate::config::{Address, Bind, Config, DiscoverSource, FileProblem};
+use crate::config::{Address, Bind, Config, DiscoverSource, FileProblem, Pool};
+use crate::discovery::dns::{DnsSource, Resolver, look_at_all};
 use crate::discovery::file;
 use crate::discovery::found::Reading;
 use crate::discovery::reconcile::reconcile;
@@ -29,11 +32,11 @@ pub(in crate::server) fn fill(
     last: Option<&RuntimeState>,
 ) -> Vec<SourceProblem> {
     let own = own_addresses(config, &[]);
+    let mut readings = look_at_new(config, in_force);
     let mut problems = Vec::new();
     for pool in &mut config.pools {
         let Some(rules) = pool.discover.clone() else { continue };
-        let before = in_force.and_then(|before| before.pools.iter().find(|before| before.name == pool.name));
-        let before = before.filter(|before| before.discover.is_some());
+        let before = with_source(in_force, &pool.name);
         let problem = |key, why: String| FileProblem::new(format!("pool \"{}\": discover", pool.name), key, why);
         if let Some(before) = before {
             let next = pool.with_found(before.found().cloned().collect());
@@ -48,7 +51,8 @@ pub(in crate::server) fn fill(
         if next.balance.holds(&next.backends).is_err() {
             next = next.with_found(Vec::new());
         }
-        let (key, shown, reading) = look(&rules.source);
+        let Some(reading) = readings.remove(&pool.name) else { continue };
+        let (key, shown) = named(&rules.source);
         match reconcile(&next, &rules, &reading, &|address| reaches(&own, address), now_ms()) {
             Ok(found) => next = next.with_found(found),
             // What writes it may begin later.
@@ -66,10 +70,35 @@ pub fn find_backends(config: &mut Config) {
     drop(fill(config, None, None));
 }
 
-/// The key that names the source, its value, and what the source says now.
-fn look(source: &DiscoverSource) -> (&'static str, String, Reading) {
+/// A pool of a configuration that has a source there.
+fn with_source<'c>(config: Option<&'c Config>, name: &str) -> Option<&'c Pool> {
+    config?.pools.iter().find(|pool| pool.name == name && pool.discover.is_some())
+}
+
+/// What the sources of pools that are not in force say now, by the names of the pools. Name servers are asked for all
+/// pools at the same time.
+fn look_at_new(config: &Config, in_force: Option<&Config>) -> BTreeMap<String, Reading> {
+    let resolver = Arc::new(Resolver::new(config.process.resolvers.clone()));
+    let (mut readings, mut in_dns) = (BTreeMap::new(), BTreeMap::new());
+    for pool in config.pools.iter().filter(|pool| with_source(in_force, &pool.name).is_none()) {
+        let Some(rules) = &pool.discover else { continue };
+        match &rules.source {
+            DiscoverSource::File(path) => drop(readings.insert(pool.name.clone(), file::read(path))),
+            DiscoverSource::Dns(name) => {
+                let source = DnsSource::new(name.clone(), rules.max_backends, Arc::clone(&resolver));
+                in_dns.insert(pool.name.clone(), source);
+            }
+        }
+    }
+    readings.extend(look_at_all(&in_dns));
+    readings
+}
+
+/// The key that names the source, and its value.
+fn named(source: &DiscoverSource) -> (&'static str, String) {
     match source {
-        DiscoverSource::File(path) => ("path", path.display().to_string(), file::read(path)),
+        DiscoverSource::File(path) => ("path", path.display().to_string()),
+        DiscoverSource::Dns(name) => ("name", name.name.clone()),
     }
 }
 

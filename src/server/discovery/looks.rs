@@ -5,14 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, DiscoverSource, Pool};
+use crate::config::{Config, Discover, DiscoverSource, Pool};
+use crate::discovery::dns::{DnsSource, REFRESH_MIN, Resolver};
 use crate::discovery::file::{FileSource, LOOK};
 use crate::discovery::found::Reading;
 use crate::server::file_watch::patiently;
+
+/// Longest time until name servers are asked again that have said nothing; it begins with a second and is doubled.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(8);
 
 /// What a source has said for a pool.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub(super) struct SourceReading {
 pub(super) struct Looks {
     tell: mpsc::Sender<SourceReading>,
     by_pool: BTreeMap<String, PoolLook>,
+    /// The name servers that all tasks ask.
+    resolver: Arc<Resolver>,
     /// The snapshot that is followed.
     generation: Option<u64>,
 }
@@ -49,7 +57,8 @@ impl Drop for PoolLook {
 impl Looks {
     /// Begins without a task. Readings go to `tell`.
     pub(super) fn new(tell: mpsc::Sender<SourceReading>) -> Self {
-        Self { tell, by_pool: BTreeMap::new(), generation: None }
+        let resolver = Arc::new(Resolver::new(Vec::new()));
+        Self { tell, by_pool: BTreeMap::new(), resolver, generation: None }
     }
 
     /// Starts and ends tasks, so that each pool of this configuration with a source has one.
@@ -58,12 +67,17 @@ impl Looks {
             return;
         }
         let mut before = std::mem::take(&mut self.by_pool);
+        if self.resolver.chosen() != config.process.resolvers {
+            self.resolver = Arc::new(Resolver::new(config.process.resolvers.clone()));
+            before.clear();
+        }
         for pool in &config.pools {
             let Some(rules) = &pool.discover else { continue };
             let written = pool.with_found(Vec::new());
             let goes_on = before.remove(&pool.name).filter(|look| look.written == written);
             let look = goes_on.unwrap_or_else(|| {
-                let task = tokio::spawn(look_on(pool.name.clone(), rules.source.clone(), self.tell.clone()));
+                let resolver = Arc::clone(&self.resolver);
+                let task = tokio::spawn(look_on(pool.name.clone(), rules.clone(), resolver, self.tell.clone()));
                 PoolLook { written, task }
             });
             self.by_pool.insert(pool.name.clone(), look);
@@ -72,9 +86,37 @@ impl Looks {
 }
 
 /// Looks at a source for ever.
-async fn look_on(pool: String, source: DiscoverSource, tell: mpsc::Sender<SourceReading>) {
-    match &source {
-        DiscoverSource::File(path) => look_at_file(&pool, &source, path.clone(), &tell).await,
+async fn look_on(pool: String, rules: Discover, resolver: Arc<Resolver>, tell: mpsc::Sender<SourceReading>) {
+    let source = &rules.source;
+    match source {
+        DiscoverSource::File(path) => look_at_file(&pool, source, path.clone(), &tell).await,
+        DiscoverSource::Dns(name) => {
+            let dns = DnsSource::new(name.clone(), rules.max_backends, resolver);
+            look_at_dns(&pool, source, &dns, &tell).await;
+        }
+    }
+}
+
+async fn look_at_dns(pool: &str, source: &DiscoverSource, dns: &DnsSource, tell: &mpsc::Sender<SourceReading>) {
+    let mut ask_again = REFRESH_MIN;
+    loop {
+        let reading = dns.look().await;
+        let pause = match &reading {
+            Reading::Set { valid_for, .. } | Reading::Empty { valid_for } => {
+                ask_again = REFRESH_MIN;
+                *valid_for
+            }
+            Reading::Failed { .. } => {
+                let pause = ask_again;
+                ask_again = (pause * 2).min(ASK_AGAIN_MAX);
+                pause
+            }
+        };
+        let reading = SourceReading { pool: pool.to_owned(), source: source.clone(), reading };
+        if tell.send(reading).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,8 +1,15 @@
-//! Backends that a file names while the process runs.
+//! Backends that a file or DNS names while the process runs.
+//!
+//! `dns`: looks at a real name server, and at one that says what no real one does; `dns_pool`: pools with such backends.
+//! The other files: pools with a file of backends.
 
 mod broken;
 mod change;
+mod dns;
+mod dns_pool;
 mod kept;
+mod knot;
+mod name_server;
 mod scale;
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! Rules for pools with a source of backends.
 
 use super::{check, config_of, resolve, shown, warnings};
-use crate::config::{Discover, DiscoverSource, OnEmpty, Vanish};
+use crate::config::{Discover, DiscoverSource, DnsIdentity, DnsName, DnsRecords, OnEmpty, Vanish};
 
 fn site(pool: &str) -> String {
     format!("[[listener]]\nname = \"web\"\nbind = \"127.0.0.1:80\"\npool = \"app\"\n[[pool]]\nname = \"app\"\n{pool}\n")
@@ -41,7 +41,7 @@ fn each_mistake_is_named_at_its_place() {
         ("[pool.discover]\nkind = \"file\"", "7:1: pool \"app\": discover: has no path"),
         (
             "[pool.discover]\nkind = \"fiel\"\npath = \"x\"",
-            "8:8: pool \"app\": discover: kind \"fiel\" is not one of \"file\"",
+            "8:8: pool \"app\": discover: kind \"fiel\" is not one of \"file\", \"dns\"",
         ),
         ("discover = \"file\"", "7:12: pool \"app\": discover \"file\" is not a table (hint: write [pool.discover])"),
         (
@@ -55,4 +55,63 @@ fn each_mistake_is_named_at_its_place() {
         let found = shown(&check(&site(pool), &resolve).unwrap_err());
         assert!(found.contains(problem), "{pool}: {found}");
     }
+}
+
+const DNS: &str = "[pool.discover]\nkind = \"dns\"\nname = \"_HTTP._tcp.web.example.\"\n";
+
+/// The name whose records are the backends of the pool.
+fn dns_name(keys: &str) -> DnsName {
+    match config_of(&site(&format!("{DNS}{keys}"))).pools[0].discover.clone().unwrap().source {
+        DiscoverSource::Dns(name) => name,
+        DiscoverSource::File(path) => panic!("{path:?}"),
+    }
+}
+
+#[test]
+fn a_name_has_services_or_with_a_port_addresses() {
+    let name = "_http._tcp.web.example".to_owned();
+    let services = |identity| DnsName { name: name.clone(), records: DnsRecords::Services(identity) };
+    assert_eq!(dns_name(""), services(DnsIdentity::Target));
+    assert_eq!(dns_name("identity = \"address\""), services(DnsIdentity::Address));
+    assert_eq!(dns_name("port = 8080").records, DnsRecords::Addresses(8080));
+    assert_eq!(dns_name("port = 8080").to_string(), "dns _http._tcp.web.example port 8080");
+    let idle = warnings(&site(&format!("{DNS}path = \"/run/app\"\nport = 80\nidentity = \"address\"")));
+    assert!(idle.contains("path has no effect with kind = \"dns\""), "{idle}");
+    assert!(idle.contains("identity has no effect with port: every address is a backend"), "{idle}");
+    let idle = warnings(&site(&format!("{FILE}name = \"web.example\"")));
+    assert!(idle.contains("name has no effect with kind = \"file\""), "{idle}");
+}
+
+#[test]
+fn each_mistake_of_a_name_or_a_name_server_is_named_at_its_place() {
+    let long = format!("{}.example", "a".repeat(64));
+    for (keys, problem) in [
+        ("kind = \"dns\"", "discover: has no name"),
+        ("kind = \"dns\"\nname = \"a b\"", "9:8: pool \"app\": discover: name \"a b\" is not a name in DNS"),
+        ("kind = \"dns\"\nname = \"a..b\"", "name \"a..b\" is not a name in DNS"),
+        (&format!("kind = \"dns\"\nname = \"{long}\""), "is not a name in DNS"),
+        ("kind = \"dns\"\nname = \"10.0.0.1\"", "name \"10.0.0.1\" is an address, not a name"),
+        (
+            "kind = \"dns\"\nname = \"a.example\"\nport = 0",
+            "10:8: pool \"app\": discover: port 0 is not between 1 and 65535",
+        ),
+        (
+            "kind = \"dns\"\nname = \"a.example\"\nidentity = \"pod\"",
+            "identity \"pod\" is not one of \"target\", \"address\"",
+        ),
+    ] {
+        let found = shown(&check(&site(&format!("[pool.discover]\n{keys}")), &resolve).unwrap_err());
+        assert!(found.contains(problem), "{keys}: {found}");
+    }
+    for (servers, problem) in [
+        ("\"dns.example\"", "resolvers \"dns.example\" is not the address of a name server"),
+        ("\"0.0.0.0:53\"", "resolvers \"0.0.0.0:53\" is not an address that can be connected to"),
+        ("[\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\"]", "resolvers has 4 name servers; the most is 3"),
+    ] {
+        let text = format!("[discovery]\nresolvers = {servers}\n{}", site(DNS));
+        let found = shown(&check(&text, &resolve).unwrap_err());
+        assert!(found.contains(problem), "{servers}: {found}");
+    }
+    let servers = config_of(&format!("[discovery]\nresolvers = [\"10.0.0.1\", \"[::1]:5353\"]\n{}", site(DNS)));
+    assert_eq!(servers.process.resolvers, ["10.0.0.1:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
 }
