@@ -16,7 +16,7 @@ use crate::answers::{Answers, Texts};
 use crate::clock;
 use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, ClientMemory, Pool, StickTables};
+use crate::pool::{Backend, ClientMemory, Outbox, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
 use crate::split::{ChosenBy, ListenerSplits, Split, SplitChoice};
 use crate::sticky::Facts;
@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub texts: Texts,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
+    /// Entries of stick tables that other instances have to hear of; the same for the life of the process.
+    pub outbox: Outbox,
     /// Pools that share a stick table, table by table.
     stick_tables: Vec<Vec<Arc<Pool>>>,
     _alive: Alive,
@@ -162,7 +164,9 @@ impl Snapshot {
         let now_ms = clock::now_ms();
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
         let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
-        let mut stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
+        let outbox = previous.map(|snapshot| snapshot.outbox.clone()).unwrap_or_default();
+        let stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
+        let mut stick_tables = stick_tables.telling(outbox.clone());
         let ids = PoolIds::of(config.pools.iter().map(config::Pool::sticks_as));
         let pools: Arc<[Arc<Pool>]> = config
             .pools
@@ -200,6 +204,7 @@ impl Snapshot {
             rings,
             texts,
             secret,
+            outbox,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
     }

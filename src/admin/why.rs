@@ -57,6 +57,9 @@ pub struct WhyEntry {
     pub age_s: u64,
     /// Seconds until the entry is over if the client does not come again.
     pub expires_s: u64,
+    /// Another instance that has told the entry through the store; `None`: it was made here, or is no longer known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_by: Option<String>,
 }
 
 /// What a cookie is worth.

@@ -3,6 +3,7 @@
 //! Shows numbers of the admin interface and computes none. `narrow.rs` has the tables of 80 columns, this file those of
 //! `--wide`. Invariant: `--json` prints the response of `/status`; the tables add the hottest keys of `/stick-table`.
 
+mod fleet;
 pub(super) mod narrow;
 
 use std::fmt::Write as _;
@@ -32,6 +33,9 @@ pub(super) struct StatusArgs {
     /// Print the names of all backends alone, as POOL/NAME, one a line.
     #[arg(long, conflicts_with = "json")]
     names: bool,
+    /// Show the instances that share entries of stick tables, and in what they differ from this one.
+    #[arg(long, conflicts_with_all = ["names", "wide"])]
+    fleet: bool,
 }
 
 impl StatusArgs {
@@ -39,7 +43,14 @@ impl StatusArgs {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let socket = self.running.socket()?;
         let answer = client::request(&socket, "GET", "/status")?;
-        if self.json {
+        if self.fleet {
+            let status: metrics::Status = answer.json(&[200])?;
+            match (&status.fleet, self.json) {
+                (fleet, true) => print_json(out, fleet)?,
+                (Some(fleet), false) => out.write_all(fleet::show(fleet).as_bytes())?,
+                (None, false) => writeln!(out, "entries of stick tables are not shared: see share in [store]")?,
+            }
+        } else if self.json {
             print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
         } else if self.names {
             let status: metrics::Status = answer.json(&[200])?;
@@ -113,6 +124,7 @@ fn head(status: &metrics::Status) -> String {
             let _ = writeln!(head, "pool {pool}: {source}: {why}; the last backends stay");
         }
     }
+    head += &status.fleet.as_ref().map_or_else(String::new, fleet::line);
     if status.log_lost + status.log_dropped > 0 {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
         let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");

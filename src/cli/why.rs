@@ -87,9 +87,10 @@ fn shown(report: &WhyReport) -> String {
 }
 
 fn entry(entry: &WhyEntry) -> String {
-    let WhyEntry { pool, backend, kind, age_s, expires_s } = entry;
+    let WhyEntry { pool, backend, kind, age_s, expires_s, told_by } = entry;
     let backend = backend.as_deref().unwrap_or("a backend that has left");
-    format!("{backend} of pool {pool}, {kind}, seen {} min ago, kept for {} min more", age_s / 60, expires_s / 60)
+    let told = told_by.as_deref().map_or_else(String::new, |instance| format!(", told by instance {instance}"));
+    format!("{backend} of pool {pool}, {kind}{told}, seen {} min ago, kept for {} min more", age_s / 60, expires_s / 60)
 }
 
 fn one_move(one: &WhyMove) -> String {
@@ -139,6 +140,7 @@ mod tests {
             kind: "displaced".to_owned(),
             age_s: 120,
             expires_s: 3_480,
+            told_by: None,
         };
         let open =
             WhyConnection { id: 7, listener: "l".to_owned(), stage: "relay".to_owned(), ..WhyConnection::default() };

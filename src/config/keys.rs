@@ -84,7 +84,7 @@ pub static LIMITS: TableKeys = TableKeys {
         "user_timeout",
     ],
 };
-/// Keys of the shared store of learned cookies.
+/// Keys of the store that instances share.
 pub static STORE: TableKeys = TableKeys {
     table: "[store]",
     keys: &[
@@ -100,6 +100,7 @@ pub static STORE: TableKeys = TableKeys {
         "budget",
         "prefix",
         "secret_file",
+        "share",
     ],
 };
 /// Keys of the name servers that are asked for backends.

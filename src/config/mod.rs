@@ -73,7 +73,7 @@ pub use route::{
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use split::{Split, SplitBy, SplitKey, SplitPool};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, QueueRules, StickTableRules};
-pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
+pub use store::{Hidden, Share, StoreAddress, StoreConfig, StorePlace};
 pub use timeouts::OwnTimeouts;
 pub use tls::{
     Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules, TlsVersion,

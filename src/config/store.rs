@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One `[store]`: the shared store of learned cookies.
+/// One `[store]`: what instances share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
     /// Address of the store, or of its sentinels.
@@ -27,6 +27,23 @@ pub struct StoreConfig {
     pub prefix: String,
     /// File with the key for hashes of cookie values; equal on all instances. `None`: an unkeyed hash.
     pub secret_file: Option<PathBuf>,
+    /// What the instances share.
+    pub share: Share,
+}
+
+/// What instances share through the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Values of learned cookies.
+    pub cookies: bool,
+    /// Entries of stick tables that placement alone would not find.
+    pub displaced: bool,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { cookies: true, displaced: false }
+    }
 }
 
 /// Address of the store, direct or by Redis Sentinel.

@@ -100,6 +100,10 @@ kinds! {
     StoreDown = "store_down";
     /// The shared store works again.
     StoreUp = "store_up";
+    /// Entries of stick tables are not shared with other instances.
+    FleetDown = "fleet_down";
+    /// Entries of stick tables are shared with other instances.
+    FleetUp = "fleet_up";
     /// A certificate is not good yet, has expired, or expires soon.
     Certificate = "certificate";
 }
@@ -123,6 +127,7 @@ impl EventKind {
             Self::LogLost => &[Self::LogWritten],
             Self::FileFailed => &[Self::FileWritten],
             Self::StoreDown => &[Self::StoreUp],
+            Self::FleetDown => &[Self::FleetUp],
             Self::ReloadRefused => &[Self::Reload],
             Self::DiscoverFailed => &[Self::DiscoverWorks],
             _ => &[],

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::Exporter;
 use super::status::{
-    BackendStatus, BreakCount, CertificateStatus, Descriptors, DiscoverStatus, ListenerKinds, ListenerStatus,
-    PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus, Status,
-    StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    BackendStatus, BreakCount, CertificateStatus, Descriptors, DiscoverStatus, FleetStatus, ListenerKinds,
+    ListenerStatus, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus,
+    Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 
 /// One family of a page.
@@ -30,7 +30,7 @@ impl MetricFamily {
     fn part(&self) -> &'static str {
         let starts = |start: &str| self.name.starts_with(start);
         let parts = [
-            (starts("sessile_store_"), "store"),
+            (starts("sessile_store_") || starts("sessile_fleet_"), "store"),
             (starts("sessile_backend_"), "backends"),
             (self.has("stick_table"), "stick_tables"),
             (self.has("worker"), "threads"),
@@ -121,6 +121,7 @@ fn everything() -> Status {
             ..StickTableStatus::default()
         }],
         store: Some(StoreStatus { requests, ..StoreStatus::default() }),
+        fleet: Some(FleetStatus { received: [(String::new(), 0)].into(), ..FleetStatus::default() }),
         workers: vec![WorkerStatus::default()],
         conversations: vec![RuntimeStatus::default()],
         ..Status::default()

@@ -12,6 +12,8 @@ use crate::http::Refused;
 use crate::outcome::Ended;
 
 mod catalog;
+mod fleet;
+mod fleet_status;
 mod page;
 mod pools;
 mod process;
@@ -66,6 +68,7 @@ fn write(page: &mut Page, status: &Status) {
     splits::write(&mut page.rows, status);
     pools::write(&mut page.rows, status);
     store(page, status);
+    fleet::write(page, status);
     workers(page, status);
 }
 

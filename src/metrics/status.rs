@@ -12,6 +12,7 @@ use crate::counters::{ConversationCounters, Counter, HistogramSum, ListenerCount
 use crate::http::Refused;
 use crate::outcome::Ended;
 
+pub use super::fleet_status::{FleetMember, FleetStatus};
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
 pub use super::totals::{
@@ -84,6 +85,9 @@ pub struct Status {
     /// The shared store; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreStatus>,
+    /// What instances tell each other of their stick tables; `None`: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
     /// Counters of each worker, by its number.
     pub workers: Vec<WorkerStatus>,
     /// Counters of each runtime, by number of its worker.

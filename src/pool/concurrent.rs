@@ -55,7 +55,9 @@ impl PoolTable {
     /// Writes the entry of a key if the key has none, or one that names `from`.
     fn rewrite(&self, key: KeyHash, from: Option<BackendId>, place: EntryValue, now_ms: u64) {
         let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
-        self.note(self.stick_table().claim(key, place, from, now, state), place.kind);
+        let stored = self.stick_table().claim(key, place, from, now, state);
+        self.note(stored, place.kind);
+        self.tell(key, place, stored);
     }
 
     fn backend_of(&self, remember: Remember, now_ms: u64) -> Option<&Arc<Backend>> {

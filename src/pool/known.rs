@@ -25,6 +25,8 @@ pub struct KnownClient {
     pub age: Duration,
     /// How long the entry lives on if the client does not come again.
     pub left: Duration,
+    /// Hash of the key in the stick table.
+    pub key: KeyHash,
 }
 
 /// Whether a pool knows a client.
@@ -74,7 +76,7 @@ impl Pool {
         let age = Duration::from_secs(60 * u64::from(entry.age_min));
         let by_load = self.config.places_by_load() && !entry.kind.is_value();
         let kind = if by_load { "remembered" } else { entry.kind.word() };
-        Some(KnownClient { backend, kind, age, left: remember.saturating_sub(age) })
+        Some(KnownClient { backend, kind, age, left: remember.saturating_sub(age), key })
     }
 }
 

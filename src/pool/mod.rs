@@ -28,8 +28,10 @@ pub mod request_cookie;
 pub mod request_key;
 mod resume;
 pub mod scene;
+mod shared;
 mod since;
 pub mod table;
+mod told;
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,9 @@ pub use self::pick::Pick;
 pub use self::queue::{AwaitedPlace, QueueVisit};
 pub use self::resume::CheckResults;
 pub use self::scene::{Holds, PickScene};
+pub use self::shared::Received;
 pub use self::table::{HotKey, PoolTable, Remember, StickTables};
+pub use self::told::{Outbox, Told};
 
 use self::backend::{PoolShared, lock};
 use self::health::{CheckState, EjectionPeer, FailedConnection};

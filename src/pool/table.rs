@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::backend::PoolShared;
+use super::told::Outbox;
 use super::{Backend, Pool};
 use crate::config::{self, StickTableRules};
 use crate::sticky::cookie::is_learnable;
@@ -36,6 +37,12 @@ pub struct PoolTable {
     pub(super) rules: StickTableRules,
     pub(super) backends: Arc<[Arc<Backend>]>,
     shared: Arc<PoolShared>,
+    /// Where entries go that other instances have to hear of.
+    pub(super) outbox: Outbox,
+    /// Name of the stick table, `hash_seed` and digest of the pool: what makes an entry mean the same elsewhere.
+    pub(super) name: Arc<str>,
+    pub(super) hash_seed: u64,
+    pub(super) digest: u64,
 }
 
 /// A key that comes often.
@@ -79,6 +86,7 @@ pub struct StickTables<'s> {
     groups_before: AHashMap<&'s str, &'s Pool>,
     secret: &'s Secret,
     now: Minute,
+    outbox: Outbox,
     /// Table of each group, once the first pool of the group has it.
     groups: AHashMap<String, StickTable>,
 }
@@ -91,6 +99,7 @@ impl<'s> StickTables<'s> {
             groups_before: AHashMap::default(),
             secret,
             now: Minute::of_ms(now_ms),
+            outbox: Outbox::default(),
             groups: AHashMap::default(),
         };
         for pool in before {
@@ -100,6 +109,12 @@ impl<'s> StickTables<'s> {
             }
         }
         tables
+    }
+
+    /// Has the tables leave entries here that other instances have to hear of.
+    #[must_use]
+    pub fn telling(self, outbox: Outbox) -> Self {
+        Self { outbox, ..self }
     }
 
     /// Returns the pool with its stick table; without one where the configuration wants none or memory is refused.
@@ -114,7 +129,8 @@ impl<'s> StickTables<'s> {
             self.groups.insert(group.clone(), stick_table.clone());
         }
         let before = self.before.get(pool.name());
-        let table = PoolTable::new(&pool, before.copied(), stick_table.under(terms), rules);
+        let outbox = self.outbox.clone();
+        let table = PoolTable { outbox, ..PoolTable::new(&pool, before.copied(), stick_table.under(terms), rules) };
         if let Some(before) = before.and_then(|old| old.table.as_ref()) {
             table.absorb(before, self.now);
         }
@@ -140,7 +156,18 @@ impl PoolTable {
         let names = pool.config.backends.iter().map(|backend| backend.name.as_str());
         let id_map = IdMap::new(stick_table.ids(), names);
         let former = before.map_or_else(Box::default, |before| former_ids(pool, before, &stick_table));
-        Self { stick_table, id_map, former, rules, backends: pool.backends.clone(), shared: pool.shared.clone() }
+        Self {
+            stick_table,
+            id_map,
+            former,
+            rules,
+            backends: pool.backends.clone(),
+            shared: pool.shared.clone(),
+            outbox: Outbox::default(),
+            name: pool.sticks_as().clone(),
+            hash_seed: pool.config.hash_seed,
+            digest: pool.digest(),
+        }
     }
 
     /// The stick table itself; the pools of a `stick_group` share it.
@@ -170,7 +197,10 @@ impl PoolTable {
         let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
         let settle = || self.stick_table.settle(remember.key, place, now, state);
         let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
-        stored.into_iter().for_each(|stored| self.note(stored, place.kind));
+        stored.into_iter().for_each(|stored| {
+            self.note(stored, place.kind);
+            self.tell(remember.key, place, stored);
+        });
         stored == Some(Stored::Known)
     }
 

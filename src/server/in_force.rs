@@ -60,6 +60,12 @@ pub(super) fn prepare(
         }
         None => loaded.secret = inherited,
     }
+    if previous.is_none()
+        && let Some(shared) = access.as_ref().and_then(Access::table_secret)
+    {
+        // Entries of another secret are refused when they are loaded.
+        loaded.secret = Some(shared);
+    }
     let snapshot = Arc::new(Snapshot::build(config, loaded, previous, workers, admission));
     if let Some(path) = &table_file {
         table_file::load(path, &snapshot);
@@ -101,6 +107,9 @@ impl Server {
         plan: BindPlan,
         listen_sockets: &mut ListenSockets,
     ) {
+        if previous.is_some() {
+            self.store.fleet().foretell(snapshot, clock::now_ms()).await;
+        }
         // Decisions from here on are made by the new snapshot. At the start it is there already: threads begin with it.
         let replaced = self.current.swap(Arc::clone(snapshot));
         // Workers accept and route by the new listeners only after the swap, so that none runs ahead of the snapshot.

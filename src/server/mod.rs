@@ -14,6 +14,7 @@ mod drains;
 mod explain;
 mod file_watch;
 mod files;
+mod fleet;
 mod housekeeping;
 mod in_force;
 mod listen_sockets;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::table_file::TableFileReport;
-use super::{Server, lock_of};
+use super::{Server, fleet, lock_of};
 use crate::access_log;
 use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
@@ -107,6 +107,7 @@ impl Control for Server {
             busy_pools_only: snapshot.config.process.metrics_pools == MetricsPools::Busy,
             stick_tables: Vec::new(),
             store: store_status(&self.store),
+            fleet: fleet::status(self.store.fleet(), &snapshot),
             requests_refused: status::refusals(self.runtimes.counters(), |counters| &counters.requests_refused),
             requests_limited: status::limited(self.runtimes.counters()),
             responses_refused: status::refusals(self.runtimes.counters(), |counters| &counters.responses_refused),

@@ -10,6 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::{self, FileProblem, Hidden, is_open_to_all};
 use crate::regular_file::{self, SECRET_MAX, WholeFile};
+use crate::sticky::table::Secret;
 use crate::tls::ServerTrust;
 
 /// Bytes of the hash in a key: 128 bits.
@@ -18,6 +19,10 @@ const HASH: usize = 16;
 const SECRET_LEAST: usize = 16;
 /// Key of the hashes without `secret_file`: a reader of the store can then verify guesses of values.
 const NO_SECRET: &[u8] = b"sessile: learned cookies";
+/// What is hashed for the secret of stick tables, and for the key that signs what instances tell each other. No pool has a
+/// name that begins so, so no key of a cookie's value is either of them.
+const OF_TABLES: &[u8] = b"\0sessile stick tables 1";
+const OF_FLEET: &[u8] = b"\0sessile fleet 1";
 
 /// Settings needed to connect and to make keys.
 pub struct Access {
@@ -97,6 +102,18 @@ impl Access {
         format!("{}{pool}:{hash}", self.config.prefix).into()
     }
 
+    /// The secret by which stick tables hash keys, equal on all instances; `None`: their entries are not shared.
+    pub fn table_secret(&self) -> Option<Secret> {
+        let hash = hmac::sign(&self.hasher, OF_TABLES);
+        let bytes = hash.as_ref().first_chunk::<16>().filter(|_| self.config.share.displaced)?;
+        Some(Secret::new(*bytes))
+    }
+
+    /// The key that signs what instances tell each other.
+    pub(super) fn fleet_key(&self) -> hmac::Key {
+        hmac::Key::new(HMAC_SHA256, hmac::sign(&self.hasher, OF_FLEET).as_ref())
+    }
+
     /// Whether both make the same key of a value, in the same store.
     pub fn same_keys(&self, other: &Self) -> bool {
         (&self.config.prefix, &self.secret, &self.config.place, self.config.database)
@@ -135,6 +152,7 @@ mod tests {
             budget: Duration::from_millis(2),
             prefix: "p:".into(),
             secret_file: None,
+            share: config::Share::default(),
         }
     }
 
@@ -161,6 +179,14 @@ mod tests {
         assert_eq!(one.key("p", b"v"), with("0123456789abcdef").unwrap().key("p", b"v"));
         assert_ne!(one.key("p", b"v"), other.key("p", b"v"));
         assert!(!one.same_keys(&other));
+        assert!(one.table_secret().is_none(), "stick tables are not shared");
+        let secret = |access: Access| {
+            let share = config::Share { displaced: true, ..config::Share::default() };
+            let config = config::StoreConfig { share, ..access.config.clone() };
+            Access { config, ..access }.table_secret().unwrap().bytes()
+        };
+        assert_eq!(secret(one), secret(with("0123456789abcdef").unwrap()));
+        assert_ne!(secret(other), secret(with("0123456789abcdef").unwrap()));
         let problems = with("short\n").err().unwrap();
         assert!(problems[0].message.ends_with("it is shorter than 16 bytes"), "{problems:?}");
     }

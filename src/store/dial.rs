@@ -14,7 +14,7 @@ use super::link::{Link, LinkError, Put};
 use super::pending::{Pending, PendingValue};
 
 /// Time limit for connecting, sentinels included.
-const DIAL_MAX: Duration = Duration::from_secs(2);
+pub(super) const DIAL_MAX: Duration = Duration::from_secs(2);
 
 /// Result of an attempt to connect.
 pub(super) struct DialResult {

@@ -232,8 +232,16 @@ impl Link {
         self.ask(&cmd("PING")).await
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, LinkError> {
+    /// Sends one command.
+    pub(super) async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, LinkError> {
         what.query_async(&mut self.connection.clone()).await.map_err(LinkError::from)
+    }
+}
+
+impl LinkError {
+    /// True if the store has replied, with an error.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.kind == FailureKind::Refused
     }
 }
 

@@ -1,6 +1,7 @@
-//! The shared store: the backend of each value of a learned cookie, shared by all instances.
+//! The shared store: the backend of each value of a learned cookie, shared by all instances; and what instances tell each
+//! other of their stick tables (`fleet`).
 //!
-//! Holds learned cookies and nothing else; no passthrough connection uses it. Values are looked up in the stick table
+//! No passthrough connection uses it. Values of cookies are looked up in the stick table
 //! first: the store is read only for values that the table does not have, and every learned value is written to it. One
 //! thread (`task`) owns the connection; conversations send their requests over a bounded channel and wait for a reply,
 //! if at all, no longer than `budget`, by a timer of their own.
@@ -18,6 +19,7 @@
 //! | `access` | addresses, passwords, hashes of values |
 //! | `counters` | the outcome of every request |
 //! | `finding` | what is asked for a cookie, and what the answers mean |
+//! | [`fleet`] | entries of stick tables, told to all instances |
 //!
 //! Invariants: with the breaker open, or without a store, a look-up costs one atomic load; no failure of the store is
 //! an error to a client; no value of a cookie leaves the process.
@@ -28,6 +30,7 @@ mod breaker;
 mod counters;
 mod dial;
 mod finding;
+pub mod fleet;
 mod link;
 mod pending;
 mod recent_writes;
@@ -51,6 +54,7 @@ pub use self::finding::{KnownHere, StoreFinding};
 pub use self::recent_writes::RecentWrites;
 
 use self::counters::{QueryKind, QueryOutcome};
+use self::fleet::Fleet;
 use self::task::StoreTask;
 use crate::clock::{self, Micros};
 use crate::config::Cookie;
@@ -76,6 +80,7 @@ pub struct Store {
     task: Mutex<Option<StoreTask>>,
     /// The store that another process has found away; `None` once a configuration is in force.
     resumed: Mutex<Option<StoreAway>>,
+    fleet: Fleet,
 }
 
 /// A store with an open circuit breaker.
@@ -169,14 +174,22 @@ impl Store {
         let shared = Arc::<StoreShared>::default();
         let (requests, received) = mpsc::channel(ROOM);
         let (reconfigure, reconfigurations) = mpsc::unbounded_channel();
+        let fleet = Fleet::new(Arc::clone(&current));
         let task = StoreTask::new(Arc::clone(&shared), current, received, reconfigurations);
-        Self { shared, requests, reconfigure, task: Mutex::new(Some(task)), resumed: Mutex::default() }
+        Self { shared, requests, reconfigure, task: Mutex::new(Some(task)), resumed: Mutex::default(), fleet }
+    }
+
+    /// What instances tell each other of their stick tables.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// Uses this store from now on, or none. Waits a moment for the first connection, so that requests of clients known
     /// only to the store find it connected; not for one that another process has found away a moment ago. A store that
     /// cannot be reached is no error.
     pub async fn adopt(&self, access: Option<Arc<Access>>) {
+        self.fleet.adopt(access.clone()).await;
+        let access = access.filter(|access| access.config.share.cookies);
         let is_away = self.take_resumed(access.as_deref());
         {
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);

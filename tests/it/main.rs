@@ -22,6 +22,7 @@ mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
 mod field_reports; // what public reports tell of other balancers: placement, reload, health
 mod first_run; // folders that are missing at the first start
+mod fleet; // stick tables of several instances that agree through a store
 mod generations; // memory and generations after a thousand reloads
 mod grpc; // gRPC: calls of every kind through pools of HTTP/2, and its health checks
 mod http2; // HTTP/2 with clients: streams, cookies, windows, GOAWAY, WebSockets, attacks

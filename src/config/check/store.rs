@@ -1,4 +1,4 @@
-//! Reads `[store]`: the shared store of learned cookies.
+//! Reads `[store]`: what instances share.
 //!
 //! Opens no file and no connection. Invariant: no error message shows a password, or a URL that contains one.
 
@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::Bad;
 use crate::config::file::Section;
-use crate::config::store::{Hidden, StoreAddress, StoreConfig, StorePlace};
+use crate::config::store::{Hidden, Share, StoreAddress, StoreConfig, StorePlace};
 use crate::config::value::{self, MILLISECOND, SECOND, ValueResult};
 use crate::config::{CookieMode, Pool, keys};
 
@@ -62,14 +62,42 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
         budget: section.read("budget", value::duration(BUDGET_MIN, SECOND)).unwrap_or(2 * MILLISECOND),
         prefix: section.read("prefix", prefix).unwrap_or_else(|| "sessile:".to_owned()),
         secret_file: section.read("secret_file", value::file),
+        share: share(&section),
     })
 }
 
-/// Warns of a store without a pool that learns values.
-pub(super) fn check_use<'p>(top: &Section<'_>, store: Option<&StoreConfig>, mut pools: impl Iterator<Item = &'p Pool>) {
+/// Reads what is shared. Entries of stick tables are known by a hash that all instances have to make alike, and that no
+/// stranger may make.
+fn share(section: &Section<'_>) -> Share {
+    if !section.has("share") {
+        return Share::default();
+    }
+    let words = section.values("share", value::word(&[("cookies", "cookies"), ("displaced", "displaced")]));
+    if section.count("share") == 0 {
+        section.error("share", Bad::new("share is empty: store = \"off\" shares nothing"));
+    }
+    let share = Share { cookies: words.contains(&"cookies"), displaced: words.contains(&"displaced") };
+    if share.displaced && !section.has("secret_file") {
+        let hint = "\"openssl rand -hex 32\" writes one; it is the same on all instances";
+        section.error("share", Bad::new("share with \"displaced\" needs secret_file").hint(hint));
+    }
+    share
+}
+
+/// Warns of what is shared although no pool has it.
+pub(super) fn check_use<'p>(
+    top: &Section<'_>,
+    store: Option<&StoreConfig>,
+    mut pools: impl Iterator<Item = &'p Pool> + Clone,
+) {
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
-    if store.is_some() && !pools.any(learns) {
+    let Some(Share { cookies, displaced }) = store.map(|store| store.share) else { return };
+    let (learn, remember) = (pools.clone().any(learns), pools.any(|pool| pool.stick_table.is_some()));
+    if cookies && !learn && !(displaced && remember) {
         top.warn("store", Bad::new("[store] has no effect: no pool has [pool.cookie] with mode = \"learn\""));
+    }
+    if displaced && !remember {
+        top.warn("store", Bad::new("[store] share = \"displaced\" has no effect: no pool has a stick table"));
     }
 }
 

@@ -28,6 +28,7 @@ use crate::events;
 use crate::http::date::rfc3339;
 use crate::pool::{KnownClient, Pool};
 use crate::snapshot::Snapshot;
+use crate::store::Store;
 
 /// Most open connections that are shown.
 const CONNECTIONS_SHOWN: usize = 20;
@@ -53,7 +54,8 @@ impl Server {
         let cookie = question.cookie().and_then(|cookie| cookie::judge(cookie, &snapshot));
         let since_unix_ms = history.complete_since_unix_ms();
         let (asked, subject) = (question.word(), question.subject());
-        let found = FoundClient { snapshot, client, cookie, notes, open, connections, since_unix_ms };
+        let store = Some(Arc::clone(&self.store));
+        let found = FoundClient { store, snapshot, client, cookie, notes, open, connections, since_unix_ms };
         let present = Present::of(self);
         found.report(asked, &subject, question.cookie(), &present, &lock_of(&self.pool_changes))
     }
@@ -61,6 +63,8 @@ impl Server {
 
 /// What was found of a client.
 struct FoundClient {
+    /// Where entries of other instances came from.
+    store: Option<Arc<Store>>,
     snapshot: Arc<Snapshot>,
     client: Option<IpAddr>,
     cookie: Option<JudgedCookie>,
@@ -125,7 +129,12 @@ impl FoundClient {
             (None, Some(client)) => pool.known_by_address(client, now_ms),
             (None, None) => None,
         };
-        self.snapshot.pools.iter().filter_map(|pool| Some(shown_entry(pool, known(pool)?))).collect()
+        let told_by = |known: &KnownClient| self.store.as_ref()?.fleet().origin(known.key);
+        let shown = |pool: &Arc<Pool>| {
+            let known = known(pool)?;
+            Some(WhyEntry { told_by: told_by(&known), ..shown_entry(pool, known) })
+        };
+        self.snapshot.pools.iter().filter_map(shown).collect()
     }
 
     /// Pool and backend of the client now: where a connection is open, else as its cookie, its entry, or its last move
@@ -155,6 +164,7 @@ fn shown_entry(pool: &Pool, known: KnownClient) -> WhyEntry {
         kind: known.kind.to_owned(),
         age_s: known.age.as_secs(),
         expires_s: known.left.as_secs(),
+        told_by: None,
     }
 }
 

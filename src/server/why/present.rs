@@ -20,6 +20,8 @@ pub(super) struct Present {
     reload_refused: bool,
     /// What the shared store does not do; empty: it works, or there is none.
     store_complaint: String,
+    /// Entries of stick tables are to be shared, and the store is away.
+    fleet_away: bool,
     now_ms: u64,
 }
 
@@ -31,6 +33,7 @@ impl Present {
             alarms: lock_of(&server.alarms).clone(),
             reload_refused: !lock_of(&server.reloads).last_accepted,
             store_complaint,
+            fleet_away: server.store.fleet().is_away(),
             now_ms: clock::now_ms(),
         }
     }
@@ -55,6 +58,7 @@ impl Present {
                 snapshot.config.process.stick_table_file.is_some()
             }
             EventKind::StoreDown => snapshot.config.store.is_some() && !self.store_complaint.is_empty(),
+            EventKind::FleetDown => self.fleet_away,
             EventKind::ReloadRefused => self.reload_refused,
             _ => self.alarms.lasts(begun).unwrap_or(true),
         }

@@ -129,7 +129,7 @@ impl PlacementId {
     }
 
     /// The id in an entry's flags; `None` for the values that name no placement.
-    fn of_flags(flags: u64) -> Option<Self> {
+    pub(super) fn of_flags(flags: u64) -> Option<Self> {
         let number = (flags & PLACEMENT_MASK) as u8;
         (1..=PLACEMENT_IDS as u8).contains(&number).then_some(Self(number))
     }

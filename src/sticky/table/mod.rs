@@ -14,6 +14,7 @@
 //! | `claim` | entries that are written before a connection stands |
 //! | `eviction` | which entry gives way to a new one |
 //! | [`secret`] | the keyed hash of a key |
+//! | `shared` | entries that instances tell each other |
 //! | `placement_ids` | placements as numbers |
 //! | [`backend_ids`] | backend names as numbers that are never used twice |
 //! | `census` | counts of entries, kept as they change |
@@ -39,6 +40,7 @@ mod eviction;
 mod kind;
 mod mapped;
 mod placement_ids;
+mod shared;
 mod stripes;
 mod sweep;
 
@@ -54,6 +56,7 @@ pub use self::backend_ids::{BackendId, BackendIds, IdMap};
 pub use self::entry::Minute;
 pub use self::kind::EntryKind;
 pub use self::secret::{KeyHash, Secret};
+pub use self::shared::{Precedence, SharedEntry, SharedKind};
 pub use self::top_keys::{Hot, Hottest, TopKeys};
 
 use self::buckets::{Buckets, Held};
@@ -92,8 +95,7 @@ pub struct Terms {
     pub remember: Duration,
     /// Time that an entry lives if its key is a value of a learned cookie.
     pub remember_values: Duration,
-    /// Digest of the pool's placement. An entry made under another placement does not count as one that placement finds
-    /// anyway.
+    /// Digest of the pool's placement; an entry of another placement is not one that placement finds anyway.
     pub digest: u64,
 }
 
@@ -268,8 +270,8 @@ impl StickTable {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Move, &self.view(now), state)
     }
 
-    /// Dates the entry of a key anew while its connection goes on, and when it has ended. The entry keeps its backend,
-    /// wherever the key is by now; an entry that was lost is made again.
+    /// Dates the entry of a key anew while its connection goes on, and when it ends. It keeps its backend; one that was
+    /// lost is made again.
     pub fn refresh(
         &self,
         key: KeyHash,
@@ -285,8 +287,8 @@ impl StickTable {
         self.forget_if(key, |_| true)
     }
 
-    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has
-    /// outlived its time is included until it is removed. Pages without an entry are not read.
+    /// All entries, each as it was at some moment, with those that are over until they are removed. Pages without an
+    /// entry are not read.
     pub fn entries(&self, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
         let pages = self.mapped().into_iter().flat_map(|buckets| buckets.used_pages(0));
         pages.flat_map(move |page| self.page(page, now))
@@ -303,8 +305,7 @@ impl StickTable {
         self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
-    /// Stores an entry of another table, unless there is a younger one; false if there was no room. Entries of the
-    /// backend `gone`, which has left, give way to all others.
+    /// Stores an entry of another table, unless there is a younger one; false: no room. Those of `gone` give way to all.
     fn restore(&self, entry: &TableEntry, now: Minute, gone: Option<BackendId>) -> bool {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
         let state = |id| if Some(id) == gone { BackendState::Gone } else { BackendState::Usable };

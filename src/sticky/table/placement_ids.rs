@@ -29,6 +29,18 @@ impl PlacementIds {
         PlacementId::at(place)
     }
 
+    /// The digests by their numbers.
+    pub(super) fn all(&self) -> [Option<u64>; PLACEMENT_IDS] {
+        *self.digests()
+    }
+
+    /// The number of a digest that another instance has named: as [`of`](Self::of), but no digest loses its number to it.
+    /// When no number is free, it gets that of another placement than `current`.
+    pub(super) fn among(&self, digest: u64, current: PlacementId) -> PlacementId {
+        let is_room = self.digests().iter().any(|known| known.is_none_or(|known| known == digest));
+        if is_room { self.of(digest) } else { PlacementId::at(current.place() + 1) }
+    }
+
     /// Maps numbers of another table to numbers of this one; `None` for a number without a placement there.
     pub(super) fn translate(&self, there: &Self) -> impl Fn(PlacementId) -> Option<PlacementId> + use<> {
         let digests = *there.digests();
@@ -56,6 +68,10 @@ mod tests {
         given.sort_unstable();
         given.dedup();
         assert_eq!(given.len(), PLACEMENT_IDS);
+        let current = placement_ids.of(digests[9]);
+        assert_ne!(placement_ids.among(7, current), current);
+        assert_eq!(placement_ids.all()[7], Some(digests[2]), "no digest has lost its number");
+        assert_eq!(placement_ids.among(digests[9], current), current);
         assert_eq!(placement_ids.of(7).place(), 7, "one more than there is room for");
     }
 

@@ -83,6 +83,8 @@ pub enum FileRefused {
     Absurd(&'static str),
     /// The section was written under another `hash_seed`: the operator wants clients placed anew.
     OtherSeed,
+    /// The file was written under another secret: stick tables were not shared then, or by other instances.
+    OtherSecret,
     /// The section belongs to a pool or group that is not configured, or has no stick table.
     Unknown,
 }
@@ -97,6 +99,9 @@ impl fmt::Display for FileRefused {
             Self::Damaged => f.write_str("is damaged: a checksum does not agree"),
             Self::Absurd(what) => write!(f, "makes no sense: {what}"),
             Self::OtherSeed => f.write_str("was written under another hash_seed"),
+            Self::OtherSecret => {
+                f.write_str("was written under another secret: share of [store], or its secret_file, has changed")
+            }
             Self::Unknown => f.write_str("belongs to no configured stick table"),
         }
     }

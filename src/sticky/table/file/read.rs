@@ -118,9 +118,7 @@ fn begin<'a>(
     let target = match target(&section.name) {
         None => Err(FileRefused::Unknown),
         Some(target) if target.hash_seed != section.hash_seed => Err(FileRefused::OtherSeed),
-        Some(target) if target.table.secret().bytes() != header.secret.bytes() => {
-            Err(FileRefused::Absurd("the stick table has another secret"))
-        }
+        Some(target) if target.table.secret().bytes() != header.secret.bytes() => Err(FileRefused::OtherSecret),
         Some(target) => Ok(target),
     };
     let (refused, filling) = match target {

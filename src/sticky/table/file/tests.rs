@@ -181,7 +181,7 @@ fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
     assert!(loaded[0].refused.is_none() && loaded[0].kept == KEYS);
     assert!(matches!(loaded[1].refused, Some(FileRefused::OtherSeed)));
     assert!(matches!(loaded[2].refused, Some(FileRefused::Unknown)));
-    assert!(matches!(loaded[3].refused, Some(FileRefused::Absurd(_))));
+    assert!(matches!(loaded[3].refused, Some(FileRefused::OtherSecret)));
     assert_eq!(forum.entries(Minute::START).count(), 0);
 }
 
