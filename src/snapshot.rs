@@ -16,12 +16,12 @@ use crate::answers::{Answers, Texts};
 use crate::clock;
 use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, ClientMemory, Outbox, Pool, StickTables};
+use crate::pool::{Backend, Outbox, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
 use crate::split::{ChosenBy, ListenerSplits, Split, SplitChoice};
-use crate::sticky::Facts;
 use crate::sticky::cookie::PoolIds;
 use crate::sticky::table::Secret;
+use crate::sticky::{ClientMemory, Facts};
 use crate::tls::Termination;
 
 mod rings;

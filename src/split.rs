@@ -18,7 +18,7 @@
 //!
 //! # Rule of a split with a key
 //!
-//! 1. A pool whose stick table has the client keeps it, whatever its weight is now and whether a backend of it can serve; of
+//! 1. A pool that has the client in its stick table keeps it, whatever its weight is now and whether a backend of it can serve; of
 //!    several the one that has seen it last.
 //! 2. Else the hash of the key decides among the pools that take new clients, in proportion to their weights. A pool without
 //!    a stick table cannot tell which clients are new, so it takes all that belong to it.
@@ -46,11 +46,10 @@ use crate::http::cookie;
 use crate::http::edit::CookieNames;
 use crate::http::head::Request;
 use crate::placement::{Member, Placement};
-use crate::pool::ClientMemory;
-use crate::sticky::Facts;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, Nonce};
 use crate::sticky::key::{Key, SourceAs};
 use crate::sticky::table::TableLookup;
+use crate::sticky::{ClientMemory, Facts};
 
 /// Step of the turns: 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -356,7 +355,7 @@ impl KeyRule {
 }
 
 /// Part of the keys without an entry in a stick table that get another pool of a split after a change; `None`: one of both
-/// has no key, or not the same. A sample of keys is asked, whose figure is within a percent.
+/// has no key, or not the same. A sample of keys is asked; its figure is within a percent.
 pub fn moved_keys(before: &config::Split, after: &config::Split) -> Option<f64> {
     const SAMPLE: u32 = 50_000;
     let (own, new) = before.key().zip(after.key()).filter(|(own, new)| own == new)?;

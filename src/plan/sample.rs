@@ -36,12 +36,14 @@ impl Sample {
         // Indexed by backend now and then; the last index of `then` is no backend.
         let mut counts = vec![Shares::default(); olds.len() * (news.len() + 1)];
         let place = |from: usize, to: Option<usize>| from * (news.len() + 1) + to.unwrap_or(news.len());
-        for number in 0..size {
+        // Without a key only a cookie gives a client a backend of its own.
+        let is_known = has_key || pair.by_cookie();
+        // All are known before the first comes again: where load places keys, each goes by what the others have left.
+        let home = |number| sampler.with_facts(number, |facts| index(olds, pair.visit(facts)?));
+        let homes: Vec<_> = (0..size).map(|number| if is_known { home(number) } else { None }).collect();
+        for (number, home) in (0..size).zip(homes) {
             sampler.with_facts(number, |facts| {
-                // Without a key only a cookie gives a client a backend of its own.
-                if (has_key || pair.by_cookie())
-                    && let Some(from) = pair.visit(facts).and_then(|from| index(olds, from))
-                {
+                if let Some(from) = home {
                     let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
                     counts[place(from, to)].known += 1;
                 }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::percent;
 use super::question::{AskedAt, ClientTraits};
 use crate::config::{self, Config};
+use crate::pool::Pool;
 use crate::pool::request_key::{values_of, values_of_key};
-use crate::pool::{ClientMemory, Pool};
 use crate::split::{ChosenBy, Split, SplitChoice, moved_keys};
-use crate::sticky::Facts;
 use crate::sticky::cookie::CookieVerdict;
+use crate::sticky::{ClientMemory, Facts};
 
 /// What a split does with one client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! [`KnownClient`]: what the stick table of a pool has for one client, for operators; and [`ClientMemory`], for splits.
+//! [`KnownClient`]: what the stick table of a pool has for one client, for operators; and whether it has one, for splits.
 //!
 //! Picks nothing and refreshes nothing. Invariant: a look-up here hashes a key as a pick does, so it finds the entry
 //! that a pick would find.
@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::Pool;
 use super::placement_key::{range_of, with_key};
 use crate::config::Cookie;
-use crate::sticky::Facts;
 use crate::sticky::table::{KeyHash, Minute};
+use crate::sticky::{ClientMemory, Facts};
 
 /// The entry of a client in the stick table of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +27,6 @@ pub struct KnownClient {
     pub left: Duration,
     /// Hash of the key in the stick table.
     pub key: KeyHash,
-}
-
-/// Whether a pool knows a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientMemory {
-    /// The pool remembers no such client, or has no key of this one: it may be known or new.
-    None,
-    /// The stick table has no entry of the client.
-    New,
-    /// The stick table has one.
-    Known {
-        /// Whole minutes since the client was last seen.
-        age_min: u32,
-    },
 }
 
 impl Pool {

@@ -45,7 +45,7 @@ use ahash::{AHashMap, AHashSet};
 
 pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
-pub use self::known::{ClientMemory, KnownClient};
+pub use self::known::KnownClient;
 pub use self::lease::Lease;
 pub use self::pick::Pick;
 pub use self::queue::{AwaitedPlace, QueueVisit};

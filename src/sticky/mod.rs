@@ -4,6 +4,7 @@
 //! Chooses no backend; `pool` does. Invariant: equal facts give equal key bytes on every machine, because the bytes
 //! enter placement's wire format.
 
+mod client_memory;
 pub mod cookie;
 pub mod key;
 mod left;
@@ -12,6 +13,7 @@ pub mod table;
 
 use std::net::IpAddr;
 
+pub use self::client_memory::ClientMemory;
 pub use self::left::{Had, Left};
 
 use crate::config::KeyPart;

@@ -162,7 +162,11 @@ fn examples_that_check_accepts_can_make_their_folders() {
         let checked = command(&["check", example.to_str().unwrap()]).current_dir(dir.path()).output().unwrap();
         let said = text(&checked);
         assert!(checked.status.success(), "{said}");
-        assert!(said.ends_with(": good\n"), "{said}");
+        // The reference names a name server, and none is there.
+        let is_silent = |line: &&str| line.contains("127.0.0.1:5353 did not answer");
+        let silent = said.lines().filter(is_silent).count();
+        let good = if silent == 1 { ": good, with 1 warning\n" } else { ": good\n" };
+        assert!(silent < 2 && said.ends_with(good), "{said}");
         count += 1;
     }
     assert!(count > 10);

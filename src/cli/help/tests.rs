@@ -190,7 +190,8 @@ fn the_reference_is_printed_as_a_file_to_use() {
 /// The topics list what the code has, and nothing else.
 #[test]
 fn the_topics_have_every_metric_field_ending_and_key() {
-    let metrics = ["mod", "page", "pools", "process", "requests", "rows", "splits", "status", "threads"].map(|file| {
+    let files = ["fleet", "mod", "page", "pools", "process", "requests", "rows", "splits", "status", "threads"];
+    let metrics = files.map(|file| {
         let path = format!("{}/src/metrics/{file}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()

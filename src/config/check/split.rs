@@ -60,7 +60,11 @@ pub(super) fn split(section: Section<'_>) -> ParsedSplit<'_> {
 /// Reads the key of a split; `None`: it has none, or "none".
 fn key(section: &Section<'_>) -> Option<SplitKey> {
     let written = section.list("key", value::key_part);
-    let parts: Vec<_> = written.iter().filter_map(|(_, part)| part.clone()).collect();
+    let mut parts: Vec<_> = written.iter().filter_map(|(_, part)| part.clone()).collect();
+    if section.has("key") && written.is_empty() {
+        // Takes the place of an invalid key; a configuration with an error is never used.
+        parts.push(KeyPart::Source);
+    }
     let prefix_v4 = section.read("prefix_v4", value::integer(0..=32)).unwrap_or(32);
     let prefix_v6 = section.read("prefix_v6", value::integer(0..=128)).unwrap_or(64);
     if section.has("key") && section.count("key") == 0 {

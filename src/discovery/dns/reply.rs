@@ -1,4 +1,4 @@
-//! [`Reply`]: what a name server says to one question; [`Chain`]: the aliases (CNAME) that lead from the name that is
+//! [`DnsReply`]: what a name server says to one question; [`Chain`]: the aliases (CNAME) that lead from the name that is
 //! asked for to the name that has the records.
 //!
 //! Asks nothing. Invariants: a record counts only if its owner is the name that is asked for or one that the chain has
@@ -13,7 +13,7 @@ const ALIASES_MAX: usize = 16;
 
 /// What a name server says to one question.
 #[derive(Debug, Default)]
-pub(super) struct Reply {
+pub(super) struct DnsReply {
     /// True for NXDOMAIN: the last name of the chain does not exist.
     pub(super) no_such_name: bool,
     /// Records of the answer section.
@@ -26,7 +26,7 @@ pub(super) struct Reply {
 
 /// What a reply means for a chain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum NameStep {
     /// The records that were asked for are here.
     Found(Vec<RData>),
     /// The name of the chain is another one now, and is to be asked for.
@@ -53,14 +53,14 @@ impl Chain {
     }
 
     /// Reads the reply to a question for the present name.
-    pub(super) fn read(&mut self, reply: &Reply) -> Result<Step, String> {
+    pub(super) fn read(&mut self, reply: &DnsReply) -> Result<NameStep, String> {
         let began = self.aliases;
         loop {
             let own: Vec<_> = reply.answers.iter().filter(|record| record.name == self.name).collect();
             let (found, ttl) = data(own.iter().copied(), self.kind);
             if !found.is_empty() {
                 self.ttl = self.ttl.min(ttl);
-                return Ok(Step::Found(found));
+                return Ok(NameStep::Found(found));
             }
             let alias = own.iter().find_map(|record| match &record.data {
                 RData::CNAME(target) => Some((target.0.clone(), record.ttl)),
@@ -71,14 +71,14 @@ impl Chain {
         }
         if !reply.no_such_name {
             if self.aliases > began {
-                return Ok(Step::Ahead);
+                return Ok(NameStep::Ahead);
             }
             if !reply.answers.is_empty() && reply.answers.iter().all(|record| record.name != self.name) {
                 return Err(format!("the answer has records of other names than \"{}\"", words(&self.name)));
             }
         }
         self.ttl = self.ttl.min(reply.negative_ttl.unwrap_or(u32::MAX));
-        Ok(Step::Nothing)
+        Ok(NameStep::Nothing)
     }
 
     fn follow(&mut self, target: Name, ttl: u32) -> Result<(), String> {
@@ -129,8 +129,8 @@ mod tests {
         Record::from_rdata(name(owner), ttl, RData::CNAME(CNAME(name(target))))
     }
 
-    fn reply(answers: Vec<Record>) -> Reply {
-        Reply { answers, ..Reply::default() }
+    fn reply(answers: Vec<Record>) -> DnsReply {
+        DnsReply { answers, ..DnsReply::default() }
     }
 
     fn chain() -> Chain {
@@ -144,7 +144,7 @@ mod tests {
             address("evil.example", 66, 1),
             alias("evil.example", "web.example", 1),
         ]));
-        assert_eq!(found, Ok(Step::Found(vec![RData::A(A(Ipv4Addr::new(10, 0, 0, 1)))])));
+        assert_eq!(found, Ok(NameStep::Found(vec![RData::A(A(Ipv4Addr::new(10, 0, 0, 1)))])));
         let why = chain().read(&reply(vec![address("evil.example", 66, 1)])).unwrap_err();
         assert_eq!(why, "the answer has records of other names than \"web.example\"");
     }
@@ -154,25 +154,25 @@ mod tests {
         let mut chain = chain();
         let links =
             vec![address("c.example", 1, 60), alias("b.example", "C.example", 7), alias("WEB.example", "b.example", 9)];
-        assert!(matches!(chain.read(&reply(links)), Ok(Step::Found(found)) if found.len() == 1));
+        assert!(matches!(chain.read(&reply(links)), Ok(NameStep::Found(found)) if found.len() == 1));
         assert_eq!(chain.ttl, 7);
     }
 
     #[test]
     fn a_chain_without_its_end_goes_on_at_the_last_name() {
         let mut chain = chain();
-        assert_eq!(chain.read(&reply(vec![alias("web.example", "b.example", 9)])), Ok(Step::Ahead));
+        assert_eq!(chain.read(&reply(vec![alias("web.example", "b.example", 9)])), Ok(NameStep::Ahead));
         assert_eq!(chain.name, name("b.example"));
-        let end = Reply { no_such_name: true, negative_ttl: Some(3), ..Reply::default() };
-        assert_eq!(chain.read(&end), Ok(Step::Nothing));
+        let end = DnsReply { no_such_name: true, negative_ttl: Some(3), ..DnsReply::default() };
+        assert_eq!(chain.read(&end), Ok(NameStep::Nothing));
         assert_eq!(chain.ttl, 3);
     }
 
     #[test]
     fn a_name_that_does_not_exist_behind_an_alias_is_nothing() {
         let answers = vec![alias("web.example", "b.example", 9)];
-        let gone = Reply { no_such_name: true, answers, ..Reply::default() };
-        assert_eq!(chain().read(&gone), Ok(Step::Nothing));
+        let gone = DnsReply { no_such_name: true, answers, ..DnsReply::default() };
+        assert_eq!(chain().read(&gone), Ok(NameStep::Nothing));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use tokio::time::timeout;
 
-use super::reply::{Chain, Reply, Step, words};
+use super::reply::{Chain, DnsReply, NameStep, words};
 use super::resolv_conf::name_servers;
 use crate::detached::{self, Patience};
 use crate::{regular_file, remote_text};
@@ -40,7 +40,7 @@ const ONE_SERVER: Duration = Duration::from_secs(3);
 pub struct Resolver {
     /// Servers that the configuration names; empty: those of the host.
     chosen: Vec<SocketAddr>,
-    servers: Mutex<Arc<Servers>>,
+    servers: Mutex<Arc<NameServers>>,
 }
 
 impl Resolver {
@@ -62,7 +62,7 @@ impl Resolver {
         };
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.are_at(&addresses) {
-            *servers = Arc::new(Servers::new(&addresses)?);
+            *servers = Arc::new(NameServers::new(&addresses)?);
         }
         Ok(Inquiry(Arc::clone(&servers)))
     }
@@ -82,15 +82,15 @@ async fn host_servers() -> Result<Vec<SocketAddr>, String> {
 
 /// Servers, and the one that answered last.
 #[derive(Debug, Default)]
-struct Servers {
-    all: Vec<Server>,
+struct NameServers {
+    all: Vec<NameServer>,
     /// Index of the server that is asked first.
     first: AtomicUsize,
 }
 
-impl Servers {
+impl NameServers {
     fn new(addresses: &[SocketAddr]) -> Result<Self, String> {
-        let all: Result<_, _> = addresses.iter().map(|address| Server::new(*address)).collect();
+        let all: Result<_, _> = addresses.iter().map(|address| NameServer::new(*address)).collect();
         Ok(Self { all: all.map_err(|error| error.to_string())?, first: AtomicUsize::new(0) })
     }
 
@@ -99,7 +99,7 @@ impl Servers {
     }
 
     /// Asks one server after another until one answers.
-    async fn ask(&self, query: &Query) -> Result<Reply, String> {
+    async fn ask(&self, query: &Query) -> Result<DnsReply, String> {
         let first = self.first.load(Relaxed);
         let count = self.all.len();
         let mut complaints = Vec::new();
@@ -119,19 +119,19 @@ impl Servers {
 }
 
 /// One name server.
-struct Server {
+struct NameServer {
     address: SocketAddr,
     /// Connections to this server alone: a pool of several would take the first failure for the answer of all.
     handle: NameServerPool<TokioRuntimeProvider>,
 }
 
-impl std::fmt::Debug for Server {
+impl std::fmt::Debug for NameServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.address.fmt(f)
     }
 }
 
-impl Server {
+impl NameServer {
     fn new(address: SocketAddr) -> Result<Self, NetError> {
         let mut options = ResolverOpts::default();
         options.timeout = BY_ONE_PROTOCOL;
@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// The reply, or the reason why there is none, in words that follow the address of the server.
-    async fn ask(&self, query: &Query) -> Result<Reply, String> {
+    async fn ask(&self, query: &Query) -> Result<DnsReply, String> {
         let answer = self.handle.lookup(query.clone(), DnsRequestOptions::default()).first_answer();
         match timeout(ONE_SERVER, answer).await {
             Ok(Ok(response)) => reply(&response, query),
@@ -157,7 +157,7 @@ impl Server {
     }
 }
 
-fn reply(response: &DnsResponse, query: &Query) -> Result<Reply, String> {
+fn reply(response: &DnsResponse, query: &Query) -> Result<DnsReply, String> {
     let code = response.response_code;
     if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return Err(refusal(code));
@@ -169,7 +169,7 @@ fn reply(response: &DnsResponse, query: &Query) -> Result<Reply, String> {
     if response.answers.is_empty() && refers_to_others(authorities) {
         return Err(NO_RESOLVER.to_owned());
     }
-    Ok(Reply {
+    Ok(DnsReply {
         no_such_name: code == ResponseCode::NXDomain,
         answers: response.answers.clone(),
         beside: response.additionals.clone(),
@@ -177,13 +177,13 @@ fn reply(response: &DnsResponse, query: &Query) -> Result<Reply, String> {
     })
 }
 
-fn nothing(none: &NoRecords) -> Result<Reply, String> {
+fn nothing(none: &NoRecords) -> Result<DnsReply, String> {
     match none.response_code {
         _ if none.soa.is_none() && none.ns.is_some() => Err(NO_RESOLVER.to_owned()),
-        ResponseCode::NoError | ResponseCode::NXDomain => Ok(Reply {
+        ResponseCode::NoError | ResponseCode::NXDomain => Ok(DnsReply {
             no_such_name: none.response_code == ResponseCode::NXDomain,
             negative_ttl: none.negative_ttl,
-            ..Reply::default()
+            ..DnsReply::default()
         }),
         code => Err(refusal(code)),
     }
@@ -236,7 +236,7 @@ pub(super) struct RecordsOfName {
 
 /// The questions of one look, which all go to the same servers.
 #[derive(Debug, Clone)]
-pub(super) struct Inquiry(Arc<Servers>);
+pub(super) struct Inquiry(Arc<NameServers>);
 
 impl Inquiry {
     /// The records of a type that a name has, if need be by way of aliases.
@@ -245,9 +245,9 @@ impl Inquiry {
         loop {
             let reply = self.0.ask(&Query::query(chain.name.clone(), kind)).await?;
             let records = match chain.read(&reply)? {
-                Step::Ahead => continue,
-                Step::Found(records) => records,
-                Step::Nothing => Vec::new(),
+                NameStep::Ahead => continue,
+                NameStep::Found(records) => records,
+                NameStep::Nothing => Vec::new(),
             };
             let ttl = Some(chain.ttl).filter(|ttl| *ttl < u32::MAX);
             return Ok(RecordsOfName { records, ttl, beside: reply.beside });

@@ -106,6 +106,8 @@ fn named(source: &DiscoverSource) -> (&'static str, String) {
 fn is_missing(source: &DiscoverSource) -> bool {
     match source {
         DiscoverSource::File(path) => regular_file::identity(path).is_none(),
+        // Name servers say why.
+        DiscoverSource::Dns(_) => false,
     }
 }
 

@@ -65,11 +65,11 @@ enum Unsent {
     /// The request failed.
     Failed(RequestFailure),
     /// Another backend is to have it.
-    Elsewhere(Refusal),
+    Elsewhere(BackendRefusal),
 }
 
 /// A backend that is gone, or has not looked at a request.
-struct Refusal {
+struct BackendRefusal {
     backend: Arc<Backend>,
     /// What the request fails with if no other backend can have it.
     failure: RequestFailure,
@@ -100,7 +100,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
                 conversation,
             };
             let sent = self.send_to(way, log, reached.upstream, &mut message, (&writer, response)).await;
-            let Refusal { backend, failure, reason } = match sent {
+            let BackendRefusal { backend, failure, reason } = match sent {
                 Ok(exchanged) => return Ok(exchanged),
                 Err(Unsent::Failed(failure)) => return Err(failure),
                 Err(Unsent::Elsewhere(refusal)) => refusal,
@@ -192,14 +192,14 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             let reason = upstream.stream.reset_reason().filter(|_| failure.unprocessed);
             let backend = Arc::clone(upstream.lease.backend());
             if std::mem::replace(&mut was_repeated, true) {
-                return Err(Unsent::Elsewhere(Refusal { backend, failure, reason }));
+                return Err(Unsent::Elsewhere(BackendRefusal { backend, failure, reason }));
             }
             upstream = match self.reconnect(connector, &mut upstream, writer.backend).await {
                 Ok(again) => again,
                 Err(failure) => {
                     let is_gone = failure.ended.fault() == Party::Backend && failure.ended != Ended::ResponseTimeout;
                     return Err(match is_gone {
-                        true => Unsent::Elsewhere(Refusal { backend, failure, reason }),
+                        true => Unsent::Elsewhere(BackendRefusal { backend, failure, reason }),
                         false => Unsent::Failed(self.after_reset(failure, reason)),
                     });
                 }

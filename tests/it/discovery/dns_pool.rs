@@ -25,7 +25,7 @@ struct Pods(BTreeMap<String, Backend>);
 
 impl Pods {
     /// Pods `web-0` and so on, which answer as their kind of clients asks.
-    fn start(count: usize, serve: fn(&str, TcpStream) -> std::io::Result<()>) -> Self {
+    fn start(count: usize, serve: fn(&str, &TcpStream) -> std::io::Result<()>) -> Self {
         Self((0..count).map(|index| (format!("web-{index}"), pod(&format!("web-{index}@1"), serve))).collect())
     }
 
@@ -46,18 +46,18 @@ impl Pods {
 }
 
 /// A running pod.
-fn pod(life: &str, serve: fn(&str, TcpStream) -> std::io::Result<()>) -> Backend {
+fn pod(life: &str, serve: fn(&str, &TcpStream) -> std::io::Result<()>) -> Backend {
     let life = life.to_owned();
-    Backend::serving(move |stream| serve(&life, stream))
+    Backend::serving(move |stream| serve(&life, &stream))
 }
 
-fn lines(life: &str, stream: TcpStream) -> std::io::Result<()> {
-    crate::support::backend::echo(life, &stream)
+fn lines(life: &str, stream: &TcpStream) -> std::io::Result<()> {
+    crate::support::backend::echo(life, stream)
 }
 
 /// Answers one request.
-fn http(life: &str, mut stream: TcpStream) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn http(life: &str, mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     while reader.read_line(&mut line)? > 2 {
         line.clear();
@@ -114,7 +114,7 @@ fn by_cookie(
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
-        let set = head.lines().find_map(|line| line.to_ascii_lowercase().starts_with("set-cookie: ").then_some(line));
+        let set = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie: "));
         if let Some(set) = set {
             jar.insert(user, set["set-cookie: ".len()..].split(';').next().unwrap().to_owned());
         }
@@ -228,9 +228,8 @@ fn shuffled_and_failing_answers_change_nothing() {
     let pods = Pods::start(5, lines);
     let names_of_all: Vec<_> = pods.0.keys().cloned().collect();
     let all: Vec<_> = names_of_all.iter().map(String::as_str).collect();
-    let good = pods.say(&all);
     let mut turn = 0;
-    let shuffled = good.clone();
+    let shuffled = pods.say(&all);
     let server = NameServer::start(move |_, _| {
         turn += 1;
         let Say::Records(mut services, mut beside) = shuffled.clone() else { unreachable!() };

@@ -177,7 +177,7 @@ fn each_mistake_in_a_key_of_a_split_is_named_at_its_place() {
     let source = "key = \"source\"";
     let group = "stick_group = \"g\"\nbackend = ";
     for (listener, to, key, problem) in [
-        (BY, BOTH, "key = []", "8:1: split \"web\": key is empty"),
+        (BY, BOTH, "key = []", "8:7: split \"web\": key is empty"),
         (BY, BOTH, "key = [\"source\", \"none\"]", "split \"web\": key names \"none\" together"),
         (
             BY,

@@ -5,7 +5,7 @@ use crate::config::keys::{self, TableKeys};
 use crate::config::{check, diff};
 
 /// Keys of the process that a reload puts in force; all others of their tables are among those of another time.
-const AT_ONCE: [(&str, &str); 12] = [
+const AT_ONCE: [(&str, &str); 13] = [
     ("", "watch"),
     ("", "stop_grace"),
     ("", "stop_deadline"),
@@ -18,6 +18,7 @@ const AT_ONCE: [(&str, &str); 12] = [
     ("log", "fields"),
     ("log", "sample"),
     ("metrics", "pools"),
+    ("discovery", "resolvers"),
 ];
 
 /// A file in which this key of this table has this value; tables of a list have names, where they may have one.
@@ -82,9 +83,9 @@ fn add(to: &mut Table, more: &Table) {
 /// A new key of the process must be given its time here, or the log says something untrue of it.
 #[test]
 fn every_key_of_the_process_has_its_time() {
-    for of in [&keys::TOP, &keys::ADMIN, &keys::LOG, &keys::METRICS] {
+    for of in [&keys::TOP, &keys::ADMIN, &keys::LOG, &keys::METRICS, &keys::DISCOVERY] {
         let table = of.table.trim_matches(['[', ']']);
-        let tables = ["admin", "log", "metrics", "tls", "limits", "store", "listener", "pool", "split"];
+        let tables = ["admin", "log", "metrics", "discovery", "tls", "limits", "store", "listener", "pool", "split"];
         for key in of.keys.iter().filter(|key| !table.is_empty() || !tables.contains(*key)) {
             let times = AT_ONCE.iter().chain(&NEXT_START).filter(|known| **known == (table, *key)).count();
             assert_eq!(times, 1, "[{table}] {key}: when does a change take effect?");
