@@ -9,7 +9,7 @@ mod dns;
 mod dns_pool;
 mod kept;
 mod knot;
-mod name_server;
+pub mod name_server;
 mod scale;
 
 use std::fs;

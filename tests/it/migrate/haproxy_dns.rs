@@ -1,112 +1,88 @@
-//! `haproxy-dns`: a client has one backend, few clients move with the set of backends, and the command in the head of
-//! the file follows a name.
+//! `haproxy-dns`: a client has one backend, backends follow the addresses of a name, and few clients move with them.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+
+use hickory_resolver::proto::op::ResponseCode;
 
 use super::backend::Web;
 use super::client::{connect_from, get};
-use super::{Proxy, Site, folder, host, with_quick_checks};
+use super::{Proxy, Site, host, with_quick_checks};
+use crate::discovery::name_server::{NameServer, Say, a};
 use crate::support::eventually;
-use crate::support::program::{free_address, output};
+use crate::support::program::free_address;
 
 const FILE: &str = "haproxy-dns";
 const FRONT: &str = "127.0.0.1:33540";
+const NAME: &str = "chat.default.svc.cluster.local";
 const CLIENTS: u8 = 60;
 
-fn homes(proxy: &Proxy) -> BTreeMap<u8, String> {
+/// Where each client gets; `None`: there is no backend for one of them.
+fn homes(proxy: &Proxy) -> Option<BTreeMap<u8, String>> {
     let visit = |number| {
-        let mut stream = connect_from(Ipv4Addr::new(127, 1, 5, number), proxy.at(FRONT)).unwrap();
-        (number, get(&mut stream).unwrap().backend().to_owned())
+        let mut stream = connect_from(Ipv4Addr::new(127, 1, 5, number), proxy.at(FRONT)).ok()?;
+        Some((number, get(&mut stream).ok()?.backend().to_owned()))
     };
     (1..=CLIENTS).map(visit).collect()
 }
 
-/// The command of the head, in one line.
-fn command_of_the_head() -> String {
-    let text = fs::read_to_string(folder().join(FILE).with_extension("toml")).unwrap();
-    let lines = text.lines().skip_while(|line| !line.starts_with("#   $ ")).map_while(|line| line.strip_prefix('#'));
-    lines.map(|line| line.trim_end_matches('\\')).collect::<String>().trim_start().trim_start_matches("$ ").to_owned()
+/// Addresses that the backends have here, all with one port.
+fn address(last: u8, port: u16) -> SocketAddr {
+    SocketAddr::new(host(Ipv4Addr::new(10, 0, 5, last).into()), port)
 }
 
-/// The name has addresses, all with one port, which the command is to write.
-struct Name {
-    site: Site,
-    port: u16,
-}
-
-impl Name {
-    fn address(&self, last: u8) -> SocketAddr {
-        SocketAddr::new(host(Ipv4Addr::new(10, 0, 5, last).into()), self.port)
-    }
-
-    /// The resolver knows these addresses from here on.
-    fn is_at(&self, lasts: &[u8]) {
-        let lines = lasts.iter().map(|last| {
-            let ip = self.address(*last).ip();
-            format!("{ip} STREAM chat.default.svc.cluster.local\n{ip} DGRAM\n{ip} RAW\n")
-        });
-        fs::write(self.site.path().join("addresses"), lines.collect::<String>()).unwrap();
-    }
-
-    /// Runs the command on the file of the process.
-    fn follow(&self, proxy: &Proxy) {
-        let file = proxy.ours().expect("ours").file().display().to_string();
-        let command = command_of_the_head().replace(&format!("config/migrate/{FILE}.toml"), &file);
-        let command = command.replace(&format!("config/migrate/{FILE}.new"), &format!("{file}.new"));
-        let command = command.replace("8080", &self.port.to_string());
-        let path = format!("{}/bin:{}", self.site.path().display(), std::env::var("PATH").unwrap());
-        output(Command::new("bash").args(["-ec", &command]).env("PATH", path));
+/// What a server says of a name with these addresses.
+fn says(lasts: &'static [u8]) -> impl FnMut(&str, hickory_resolver::proto::rr::RecordType) -> Say + Send + 'static {
+    move |asked, _| {
+        let record = |last: &u8| {
+            let std::net::IpAddr::V4(ip) = address(*last, 0).ip() else { panic!("{last}") };
+            a(NAME, ip.octets(), 1)
+        };
+        match lasts {
+            [] => Say::Nothing(ResponseCode::NXDomain, Some(1)),
+            _ if asked == NAME => Say::Records(lasts.iter().map(record).collect(), vec![]),
+            _ => Say::Nothing(ResponseCode::NXDomain, Some(60)),
+        }
     }
 }
 
 #[test]
 fn backends_follow_a_name_and_few_clients_move() {
-    let name = Name { site: Site::new(), port: free_address().port() };
-    let path = name.site.path();
-    fs::create_dir(path.join("bin")).unwrap();
-    let getent = path.join("bin/getent");
-    fs::write(&getent, format!("#!/bin/sh\ncat {}/addresses\n", path.display())).unwrap();
-    fs::set_permissions(&getent, PermissionsExt::from_mode(0o755)).unwrap();
-    let _backends = [1, 2, 3].map(|last| Web::plain(&format!("chat{last}"), name.address(last)));
-
-    let proxy = name.site.ours(FILE, with_quick_checks);
-    let generation = || proxy.ours().unwrap().status()["generation"].as_u64().expect("a number");
-    let becomes = |lasts: &[u8]| {
-        let before = generation();
-        name.is_at(lasts);
-        name.follow(&proxy);
-        eventually("the file to count", || (generation() > before).then_some(()));
-        // A backend that a reload adds has no client before its first good check.
-        eventually("all backends to be up", || {
-            let backends = proxy.ours().unwrap().json("/backends");
-            let mut states = backends.as_array().unwrap().iter().map(|backend| &backend["state"]);
-            (states.len() == lasts.len() && states.all(|state| state == "up")).then_some(())
+    let (site, port) = (Site::new(), free_address().port());
+    let _backends = [1, 2, 3].map(|last| Web::plain(&format!("chat{last}"), address(last, port)));
+    let server = NameServer::start(says(&[2, 1]));
+    let change = |text: &str| {
+        let ours = text.lines().map(|line| match line.starts_with("resolvers = ") {
+            true => format!("resolvers = [\"{}\"]\n", server.address),
+            false => format!("{line}\n"),
         });
+        let text = with_quick_checks(&ours.collect::<String>());
+        let text = text.replace("parse-resolv-conf", &format!("nameserver one {}", server.address));
+        text.replace("port = 8080", &format!("port = {port}")).replace(":8080", &format!(":{port}"))
     };
-    // In whatever order a resolver has them.
-    becomes(&[2, 1]);
-    let two = homes(&proxy);
-    assert!(["chat1", "chat2"].iter().all(|one| two.values().any(|home| home == one)), "{two:?}");
-    assert_eq!(homes(&proxy), two);
-    becomes(&[1, 2]);
-    assert_eq!(homes(&proxy), two);
-
-    becomes(&[3, 1, 2]);
-    let three = homes(&proxy);
-    assert!(three.values().any(|home| home == "chat3"), "{three:?}");
-    let moved: Vec<_> = two.iter().filter(|(number, home)| three[*number] != **home).collect();
-    assert!(moved.iter().all(|(number, _)| three[*number] == "chat3"), "{moved:?} {three:?}");
-    assert!(moved.len() < usize::from(CLIENTS) * 3 / 5, "{} moved", moved.len());
-    becomes(&[1, 2]);
-    assert_eq!(homes(&proxy), two);
-
-    // A name without an address is no reason to lose the backends.
-    name.is_at(&[]);
-    name.follow(&proxy);
-    proxy.ours().unwrap().says("has no backend");
-    assert_eq!(homes(&proxy), two);
+    for proxy in site.both("backends_follow_a_name_and_few_clients_move", FILE, change) {
+        // In whatever order a server has them.
+        let becomes = |lasts: &'static [u8], names: &[&str]| {
+            server.say(says(lasts));
+            eventually(&format!("{}: clients at {names:?}", proxy.name), || {
+                let homes = homes(&proxy)?;
+                let at: BTreeSet<_> = homes.values().map(String::as_str).collect();
+                (at == names.iter().copied().collect()).then_some(homes)
+            })
+        };
+        let two = becomes(&[2, 1], &["chat1", "chat2"]);
+        assert_eq!(becomes(&[1, 2], &["chat1", "chat2"]), two, "{}", proxy.name);
+        let three = becomes(&[3, 1, 2], &["chat1", "chat2", "chat3"]);
+        let moved: Vec<_> = two.iter().filter(|(number, home)| three[*number] != **home).collect();
+        assert!(moved.iter().all(|(number, _)| three[*number] == "chat3"), "{}: {moved:?} {three:?}", proxy.name);
+        assert!(moved.len() < usize::from(CLIENTS) * 3 / 5, "{}: {} moved", proxy.name, moved.len());
+        assert_eq!(becomes(&[1, 2], &["chat1", "chat2"]), two, "{}", proxy.name);
+        // A name without an address is no reason to lose the backends.
+        server.say(says(&[]));
+        if let Some(sessile) = proxy.ours() {
+            sessile.says("no backend");
+        }
+        assert_eq!(homes(&proxy).as_ref(), Some(&two), "{}", proxy.name);
+        server.say(says(&[2, 1]));
+    }
 }

@@ -254,6 +254,8 @@ fn every_configuration_is_good_as_it_stands() {
     for (name, ..) in FILES {
         let file = folder().join(name).with_extension("toml");
         let said = program::output(command(&["check"]).arg(&file).current_dir(site.path()));
-        assert_eq!(said, format!("{}: good\n", file.display()));
+        // The name server of one of them is not there.
+        let good = if name == "haproxy-dns" { "good, with 1 warning" } else { "good" };
+        assert!(said.ends_with(&format!("{}: {good}\n", file.display())), "{said}");
     }
 }
