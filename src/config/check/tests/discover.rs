@@ -115,3 +115,15 @@ fn each_mistake_of_a_name_or_a_name_server_is_named_at_its_place() {
     let servers = config_of(&format!("[discovery]\nresolvers = [\"10.0.0.1\", \"[::1]:5353\"]\n{}", site(DNS)));
     assert_eq!(servers.process.resolvers, ["10.0.0.1:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
 }
+
+/// The file in `config/kubernetes.yaml`, without its indentation.
+#[test]
+fn the_configuration_for_kubernetes_is_good() {
+    let manifest = include_str!("../../../../config/kubernetes.yaml");
+    let (_, file) = manifest.split_once("sessile.toml: |\n").unwrap();
+    let (file, _) = file.split_once("\n---\n").unwrap();
+    let file: String = file.lines().map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n").collect();
+    assert_eq!(warnings(&file), "");
+    let config = config_of(&file);
+    assert!(config.pools[0].discover.is_some() && config.store.is_some(), "{config:?}");
+}
