@@ -3,6 +3,9 @@
 //! Values are read elsewhere. Invariant: a key is listed here exactly if `check` reads it
 //! (`every_known_key_is_read_and_its_type_checked`), and `config/reference.toml` shows all of them.
 
+mod nearest;
+
+pub(super) use self::nearest::nearest;
 use super::foreign;
 
 /// The keys of one table.
@@ -421,35 +424,6 @@ pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> String 
             word.map_or_else(|| EVERY_KEY.to_owned(), ToString::to_string)
         }
     }
-}
-
-/// The word nearest to `written`, if it is near enough for a typing mistake: one edit in a word below 4 letters, two
-/// (two swapped letters) in most words, one in three letters of a long word.
-pub(super) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = |word: &str| if word.len() < 4 { 1 } else { (word.len() / 3).max(2) };
-    let near = |word: &&str| edits(written, word) <= allowed(word);
-    words.into_iter().filter(|word| !word.is_empty()).filter(near).min_by_key(|word| (edits(written, word), *word))
-}
-
-/// Levenshtein distance: insertions, deletions and replacements that turn one word into the other. Words over 64 bytes
-/// are not compared, because the cost grows with the product of the lengths.
-fn edits(from: &str, to: &str) -> usize {
-    const BYTES_MAX: usize = 64;
-    if from.len() > BYTES_MAX || to.len() > BYTES_MAX {
-        return usize::MAX;
-    }
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, letter) in from.chars().enumerate() {
-        let mut diagonal = above;
-        row[0] = above + 1;
-        for (index, other) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[index + 1];
-            row[index + 1] = replaced.min(row[index] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

@@ -3,13 +3,6 @@
 use super::*;
 
 #[test]
-fn edits_are_counted() {
-    for (from, to, count) in [("", "", 0), ("weight", "weight", 0), ("wieght", "weight", 2), ("a", "abc", 2)] {
-        assert_eq!((edits(from, to), edits(to, from)), (count, count), "{from} {to}");
-    }
-}
-
-#[test]
 fn advice_names_the_nearest_key_or_the_right_table() {
     assert_eq!(advice(&BACKEND, "wieght", &[]), "did you mean \"weight\"?");
     assert_eq!(advice(&POOL, "weight", &[]), "it belongs in [[pool.backend]]");

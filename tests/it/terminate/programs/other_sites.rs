@@ -1,5 +1,5 @@
-//! The balancer's own cookie in Chromium: in the page itself, in a frame of another site, and after the browser was ended
-//! and started again.
+//! The balancer's own cookies in Chromium: in the page itself, in a frame of another site, and after the browser was ended
+//! and started again; of pools, and of a split.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -152,4 +152,29 @@ fn a_cookie_of_the_session_ends_with_the_browser_and_another_one_does_not() {
     let first = scene.front.sessile.line("the first visit after the restart", |line| line["path"] == "/again");
     assert!(first["cookie"].is_null() && first["reason"] != "cookie", "{first}");
     assert!(are_all(&scene.visit_in_frame("a.test"), &again[0]));
+}
+
+#[test]
+fn a_split_gives_chromium_one_version_also_after_a_restart() {
+    let test = "a_split_gives_chromium_one_version_also_after_a_restart";
+    let hosts = "MAP a.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
+    let start = Browser::with(test, hosts, &["--ignore-certificate-errors".to_owned()], &json!({}));
+    let Some(browser) = start else { return };
+    let versions = ["stable", "canary"].map(|name| (name, server(name)));
+    let pools = versions.each_ref().map(|(name, server)| pool(name, "http = true", &[server.address]));
+    let split = "[[split]]\nname = \"web\"\nto = [{ pool = \"stable\" }, { pool = \"canary\" }]\n\
+                 [split.cookie]\nkeys = \"$FILES/cookie.keys\"\n";
+    let front = Front::with("", "split = \"web\"\n", &(split.to_owned() + &pools.concat()));
+    let visits = |browser: &Browser| -> Vec<String> {
+        let page = browser.page();
+        let visit = |number: usize| {
+            page.open(&format!("https://a.test:{}/page?visit={number}", front.address().port()));
+            page.evaluate("document.title").as_str().expect("a name").to_owned()
+        };
+        (0..10).map(visit).collect()
+    };
+    let first = visits(&browser);
+    assert!(are_all(&first, &first[0]), "{first:?}");
+    let again = visits(&browser.restart());
+    assert!(are_all(&again, &first[0]), "{first:?} {again:?}");
 }
