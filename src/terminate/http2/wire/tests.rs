@@ -151,7 +151,7 @@ async fn a_turn_ends_behind_few_small_frames_and_behind_many_bytes_of_large_ones
     // Heads of requests, of which each could begin a stream.
     let small = [&[0, 0, 21, 1, 5, 0, 0, 0, 1][..], &[0x82; 21]].concat();
     let each = small.len();
-    let reads = [begin, large, small.repeat(1_000)];
+    let reads = [begin, large, small.repeat(5_000)];
     let (mut wire, notes) = wire(Script::of(reads, Ok(Got::End)), b"");
     let first = turn(&mut wire).await;
     assert_eq!(first.1, BUFFER, "the reads grow with the frames");
