@@ -314,6 +314,11 @@ impl<P> Direction<P> {
         None
     }
 
+    /// True if the receiver takes bytes as fast as the sender gives them, and many.
+    pub fn is_bulky(&self) -> bool {
+        self.bulky
+    }
+
     fn blocked(&mut self, stuck: Io) -> Pumped {
         match stuck {
             Io::Broken(why) => Pumped::ReceiverBroken(why),

@@ -179,6 +179,15 @@ impl<O: Os> Worker<O> {
         self.settle();
     }
 
+    /// True if events concern nothing but connections that large pipes are worth having for, and nothing waits for a turn.
+    pub fn are_of_bulk(&mut self, events: &[Event]) -> bool {
+        let is_of_bulk = |event: &Event| {
+            let is_of_pair = matches!(event.token.side(), Side::Client | Side::Backend);
+            is_of_pair && self.flows.find(event.token).is_some_and(|flow| flow.up.is_bulky() || flow.down.is_bulky())
+        };
+        self.pipes.large() > 0 && self.queue.is_empty() && !events.is_empty() && events.iter().all(is_of_bulk)
+    }
+
     /// Steps the rows that other threads have called.
     pub fn step_called(&mut self) {
         let called = self.called.as_ref().map(|called| called.take()).unwrap_or_default();

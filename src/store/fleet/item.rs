@@ -19,6 +19,7 @@
 //! | 1 hello | generation 8 · digest 8 · name of the host · number of stick tables 2 · each: name, digest 8 |
 //! | 2 news | stick table's name · `hash_seed` 8 · number of digests 1 · each 8 · number of backends 2 · names · entries |
 //! | 3 recap | the same; see [`Precedence`](crate::sticky::table::Precedence) |
+//! | 4 ask | nothing |
 //!
 //! An entry: hash of the key 8 · number of its backend above 2 · kind 1 (0 displaced, 1 overflowed, 2 and up: placed under
 //! the digest of that number, from 0) · minutes since the key was seen 3.
@@ -39,6 +40,7 @@ const VERSION: u8 = 1;
 const HELLO: u8 = 1;
 const NEWS: u8 = 2;
 const RECAP: u8 = 3;
+const ASK: u8 = 4;
 const SEAL: usize = 16;
 const ENTRY: usize = 14;
 const AGE_MAX: u32 = 0xff_ffff;
@@ -52,6 +54,8 @@ pub(super) enum Item {
     Hello(InstanceHello),
     /// Entries of one stick table; `is_news`: they have come to be so just now.
     Entries { is_news: bool, entries: Vec<Told> },
+    /// The instance could not read all that was told: the others are to recap every entry.
+    Ask,
 }
 
 /// An instance as it tells of itself.
@@ -80,6 +84,7 @@ impl Item {
         let (kind, body) = match self {
             Self::Hello(hello) => (HELLO, hello.written()),
             Self::Entries { is_news, entries } => (if *is_news { NEWS } else { RECAP }, written(entries)),
+            Self::Ask => (ASK, Vec::new()),
         };
         let mut bytes = vec![VERSION, kind];
         bytes.extend_from_slice(&instance.to_le_bytes());
@@ -181,6 +186,7 @@ impl<'b> ItemBytes<'b> {
         let item = match kind {
             HELLO => Item::Hello(self.hello()?),
             NEWS | RECAP => Item::Entries { is_news: kind == NEWS, entries: self.entries()? },
+            ASK => Item::Ask,
             _ => return None,
         };
         self.0.is_empty().then_some((instance, item))
@@ -262,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_item_is_read_as_it_was_written_and_under_its_secret_and_in_its_stream_alone() {
-        for item in [entries(), hello()] {
+        for item in [entries(), hello(), Item::Ask] {
             let bytes = item.sealed(99, "s:fleet", &key(1));
             assert_eq!(Item::opened(&bytes, "s:fleet", &key(1)), Ok((99, item)));
             assert_eq!(Item::opened(&bytes, "s:fleet", &key(2)), Err(ItemRefused::Foreign));
@@ -295,7 +301,7 @@ mod tests {
         }
 
         #[test]
-        fn sealed_nonsense_is_refused_and_holds_nothing_up(body: Vec<u8>, kind in 0_u8..5) {
+        fn sealed_nonsense_is_refused_and_holds_nothing_up(body: Vec<u8>, kind in 0_u8..6) {
             let mut bytes = vec![VERSION, kind];
             bytes.extend_from_slice(&[0; 8]);
             bytes.extend_from_slice(&body);

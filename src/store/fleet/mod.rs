@@ -16,10 +16,11 @@
 //!
 //! # What is told
 //!
-//! *News*: an entry that has moved, or is new and not where placement finds it; written within milliseconds, 256 in an
-//! item. *Recaps*: all entries that placement does not find, when the session begins and when a placement changes; and
-//! those seen since the last one, four times in the pool's `remember`, so that they last while their clients come. While
-//! instances differ in the placement of a pool, what placement finds is told, too: it may not find it at another one.
+//! *News*: an entry that has moved, or is new and not where placement finds it; written within milliseconds, up to 256 in
+//! an item. *Recaps*: all entries that placement does not find, when the session begins, when a placement changes, and when
+//! an instance begins that finds a stream of which items are lost; and those seen since the last one, four times in the
+//! pool's `remember`, so that they last while their clients come. While instances differ in the placement of a pool, what
+//! placement finds is told, too: it may not find it at another one.
 //!
 //! Invariants: without `share = ["displaced"]` nothing is told and no thread runs; a store that is away, frozen, full or
 //! empty costs no connection anything, and whatever was not told is told when it is back; memory is bounded.

@@ -34,6 +34,8 @@ pub(super) struct FleetInbox {
     pub(super) tables: Vec<(Arc<str>, u64)>,
     /// Stick tables that another instance has begun to place otherwise.
     pub(super) due: Vec<Arc<str>>,
+    /// Another instance has asked for every entry.
+    pub(super) is_asked: bool,
     /// How many own news about a key were written, or are about to be, and not read back yet. Until then what others say
     /// about it comes before them.
     unread: AHashMap<(Arc<str>, KeyHash), u32>,
@@ -48,7 +50,7 @@ impl FleetInbox {
     ) -> Self {
         let offset_ms = store_ms.saturating_sub(clock::now_ms());
         let (after, due, unread) = ((0, 0), Vec::new(), AHashMap::default());
-        Self { shared, current, stream, key, offset_ms, after, tables, due, unread }
+        Self { shared, current, stream, key, offset_ms, after, tables, due, is_asked: false, unread }
     }
 
     /// Reads what the stream holds from here on, or as far as it was read. Returns the number of the last item.
@@ -107,6 +109,8 @@ impl FleetInbox {
                     };
                     self.receive(&snapshot, instance, entries, precedence, age_ms);
                 }
+                // What was asked before this instance was there is answered by what it tells when it begins.
+                Ok((instance, Item::Ask)) => self.is_asked |= !is_history && instance != self.shared.instance,
                 Err(_) => _ = self.shared.counters.refused.fetch_add(1, Relaxed),
             }
         }

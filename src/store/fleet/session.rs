@@ -2,7 +2,8 @@
 //!
 //! Connects once and repeats nothing (`task` does). Invariants: what is told as news and is not written comes to the others
 //! with the recap that begins the next session; a store that refuses writes is still read, and is told everything again
-//! when it accepts them.
+//! when it accepts them; news are written at most once in [`GATHER`], so that the stream, which keeps a number of items,
+//! goes back as long as it can.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +13,7 @@ use ahash::AHashMap;
 use aws_lc_rs::hmac;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::item::{ENTRIES_MAX, InstanceHello, Item};
 use super::receive::FleetInbox;
@@ -32,6 +33,10 @@ use crate::store::link::{Link, LinkError};
 const TICK: Duration = Duration::from_millis(50);
 /// How long the store may wait for the next item before it answers that there is none.
 const WAIT: Duration = Duration::from_millis(500);
+/// Shortest time from one writing of news to the next.
+const GATHER: Duration = Duration::from_millis(5);
+/// Shortest time from one answer to instances that ask for every entry to the next.
+const ANSWER_EVERY: Duration = Duration::from_secs(10);
 /// Items that are appended at once.
 const APPEND: usize = 16;
 /// Shortest and longest time between two recaps of what was seen since.
@@ -74,6 +79,12 @@ pub(super) struct FleetSession {
     /// When this instance tells next that it is there, and when it recaps, on the process's clock, in milliseconds.
     hello_ms: u64,
     recap_ms: u64,
+    /// When instances that ask for every entry are answered again, on the same clock.
+    answer_ms: u64,
+    /// News that wait to be written, in their order.
+    news: Vec<Told>,
+    /// When news were written last.
+    news_at: Instant,
     /// The store refuses writes.
     is_refused: bool,
 }
@@ -114,9 +125,15 @@ impl FleetSession {
             generation: snapshot.generation,
             hello_ms: 0,
             recap_ms: 0,
+            answer_ms: 0,
+            news: Vec::new(),
+            news_at: Instant::now(),
             is_refused: false,
         };
         session.hello(&snapshot, None).await?;
+        if in_time(stream::is_cut(&session.link, &session.stream)).await.map_err(why)? {
+            session.append(&[session.sealed(&Item::Ask)]).await?;
+        }
         // A client that has gone home meanwhile stands elsewhere in the tables of others.
         let placed_min = before.away_since_ms.map(|since| 1 + (clock::now_ms().saturating_sub(since) / 60_000) as u32);
         session.recap(&snapshot, None, u32::MAX, placed_min).await?;
@@ -129,7 +146,7 @@ impl FleetSession {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let outbox = self.outbox.clone();
+            let news = next_news(self.outbox.clone(), self.news_at + GATHER, !self.news.is_empty());
             let done = tokio::select! {
                 order = orders.recv() => match order {
                     None => return FleetSessionEnd::NoOrders,
@@ -145,7 +162,7 @@ impl FleetSession {
                     Some(Err(broken)) => Err(broken.why),
                     None => Err("the connection has ended".to_owned()),
                 },
-                told = std::future::poll_fn(|cx| outbox.poll_take(cx)) => self.news(told).await,
+                told = news => self.write_news(told).await,
                 _ = tick.tick() => self.tick().await,
             };
             if let Err(why) = done {
@@ -162,17 +179,20 @@ impl FleetSession {
     /// Takes what others tell, after what this instance has to tell: that comes later in the stream.
     async fn take(&mut self, items: Vec<StreamItem>) -> Result<(), String> {
         let own = self.outbox.take();
-        own.iter().for_each(|told| self.inbox.expect(told));
+        self.note_news(own);
         self.inbox.take(items);
-        self.write_news(own).await
+        Ok(())
     }
 
-    async fn news(&mut self, told: Vec<Told>) -> Result<(), String> {
+    fn note_news(&mut self, told: Vec<Told>) {
         told.iter().for_each(|told| self.inbox.expect(told));
-        self.write_news(told).await
+        self.news.extend(told);
     }
 
+    /// Writes what waits, and these.
     async fn write_news(&mut self, told: Vec<Told>) -> Result<(), String> {
+        self.note_news(told);
+        let told = std::mem::take(&mut self.news);
         let count = told.len() as u64;
         let mut by_table: AHashMap<Arc<str>, Vec<Told>> = AHashMap::default();
         told.into_iter().for_each(|told| by_table.entry(told.table.clone()).or_default().push(told));
@@ -185,6 +205,7 @@ impl FleetSession {
             self.append(items).await?;
         }
         self.shared.counters.told.fetch_add(count, Relaxed);
+        self.news_at = Instant::now();
         Ok(())
     }
 
@@ -212,6 +233,11 @@ impl FleetSession {
         let due = std::mem::take(&mut self.inbox.due);
         if !due.is_empty() {
             self.recap(&snapshot, Some(&due), u32::MAX, None).await?;
+        }
+        if self.inbox.is_asked && now_ms >= self.answer_ms {
+            self.inbox.is_asked = false;
+            self.answer_ms = now_ms + ANSWER_EVERY.as_millis() as u64;
+            self.recap(&snapshot, None, u32::MAX, None).await?;
         }
         if now_ms >= self.recap_ms {
             let seen_min = 1 + self.plan_recap(&snapshot).as_secs().div_ceil(60) as u32;
@@ -333,6 +359,12 @@ impl Drop for FleetSession {
         self.outbox.open(false);
         self.reader.abort();
     }
+}
+
+/// The news that come next, once it is time to write them; none of them if others wait already.
+async fn next_news(outbox: Outbox, from: Instant, others_wait: bool) -> Vec<Told> {
+    sleep_until(from).await;
+    if others_wait { outbox.take() } else { std::future::poll_fn(|cx| outbox.poll_take(cx)).await }
 }
 
 /// How long each stick table remembers.

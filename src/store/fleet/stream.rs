@@ -59,6 +59,13 @@ pub(super) async fn read(
     link.ask(&read).await.map(items)
 }
 
+/// Whether the stream may have lost items because there were too many. Those that it loses by their age are of no use.
+pub(super) async fn is_cut(link: &Link, key: &str) -> Result<bool, LinkError> {
+    let mut length = cmd("XLEN");
+    length.arg(key);
+    link.ask::<usize>(&length).await.map(|items| items >= ITEMS_MAX)
+}
+
 /// Drops items that are older than this, and the whole stream once nothing was written to it for so long.
 pub(super) async fn expire(link: &Link, key: &str, now_ms: u64, keep: Duration) -> Result<(), LinkError> {
     let keep_ms = keep.as_millis() as u64;

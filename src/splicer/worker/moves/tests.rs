@@ -13,9 +13,10 @@ use crate::outcome::Ended;
 use crate::pool::Lease;
 use crate::splicer::LargePipes;
 use crate::splicer::flow::Incoming;
-use crate::splicer::os::{Connection, Linux, Micros, now};
+use crate::splicer::os::{Connection, Event, Linux, Micros, now};
 use crate::splicer::pair::{Arrival, Batch, PairFacts, QUIET_US};
 use crate::splicer::relay::{COPY_BYTES, Direction};
+use crate::splicer::slab::{Side, Token};
 use crate::splicer::worker::WorkerShared;
 
 /// Most busy pairs that leave at once.
@@ -239,6 +240,27 @@ fn a_pair_with_a_full_large_pipe_brings_all_of_it_to_another_process() {
     drop(old);
     finish(&mut new, client, backend);
     assert!(new.shared.large_pipes.held() <= new.worker.pipes().large(), "nothing is counted but free pipes");
+}
+
+#[test]
+fn events_of_a_pair_may_wait_only_once_it_has_proved_bulky() {
+    let (mut process, mut client, mut backend, _) = pair();
+    let slot = process.worker.flows.slots().next().unwrap();
+    let token = process.worker.flows.token(slot).unwrap();
+    let of =
+        |token, readable| Event { token, readable, writable: false, finished: false, failed: false, urgent: false };
+    let (of_pair, accepts) = (of(token, true), of(Token::special(Side::Listener, 0), true));
+    assert!(!process.worker.are_of_bulk(&[of_pair]));
+    let until = Instant::now() + PATIENCE;
+    while process.worker.pipes().large() == 0 || process.worker.wake_at() == Some(0) {
+        client.say(UP - 1);
+        process.turn();
+        backend.hear();
+        assert!(client.said < UP - 1 && Instant::now() < until, "no large pipe was worth having");
+    }
+    assert!(process.worker.are_of_bulk(&[of_pair, of_pair]));
+    assert!(!process.worker.are_of_bulk(&[of_pair, accepts]));
+    assert!(!process.worker.are_of_bulk(&[]), "a deadline is due");
 }
 
 #[test]
