@@ -202,7 +202,7 @@ fn excluded(
         _ if of.pool.config.backends[index].weight == 0 => Some(Exclusion::NoWeight),
         Health::Down if backend.standing() == CheckState::Awaited => Some(Exclusion::Awaited),
         Health::Down => Some(Exclusion::Down),
-        _ if key.pin().is_some_and(|pin| !pin.allows(index)) => Some(Exclusion::OutsideRange),
+        _ if !of.allows(key.range, index) => Some(Exclusion::OutsideRange),
         Health::Ejected => Some(Exclusion::Ejected),
         Health::Usable if backend.drained(of.scene.now_ms) => Some(Exclusion::Drained),
         Health::Usable if backend.draining() => Some(Exclusion::Draining),

@@ -354,6 +354,21 @@ fn an_explanation_says_why_not_every_other_backend() {
     assert_eq!(json["key_hash"].as_str().map(str::len), Some(16));
 }
 
+#[test]
+fn an_explanation_excludes_none_for_its_range_where_no_backend_of_the_range_takes_the_client() {
+    let mut config = config::Pool { balance: Balance::RoundRobin, ..config(&["a", "b", "c"]) };
+    config.ranges = vec![range("office", "10.0.0.0/8", pin(&["a"], false))];
+    config.backends[0].weight = 0;
+    let why_not = |config: &config::Pool, backend: &str| {
+        let pool = Pool::new(config, None, 1);
+        let explained = Explanation::new(&pool, &client(5), None, &[]);
+        explained.candidates.into_iter().find(|row| row.backend == backend).unwrap().why_not
+    };
+    assert_eq!((why_not(&config, "b"), why_not(&config, "c")), (None, None));
+    config.ranges = vec![range("office", "10.0.0.0/8", pin(&["a"], true))];
+    assert_eq!(why_not(&config, "b").as_deref(), Some("not among the backends of range office"));
+}
+
 fn any_pool() -> impl Strategy<Value = config::Pool> {
     let balance = prop::sample::select(vec![
         Balance::Hash,
