@@ -20,7 +20,7 @@
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets; answers of routes | [`sticky`], [`tls`], [`answers`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |
-//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`log_field`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
+//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`log_field`], [`order`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
 //!
 //! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
@@ -72,6 +72,7 @@ pub mod http;
 pub mod limits;
 pub mod log_field;
 pub mod metrics;
+pub mod order;
 pub mod outcome;
 pub mod placement;
 pub mod plan;
