@@ -28,6 +28,9 @@
 //! | `POST /log/reopen` | 200 with the path of the access log, or 409; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
+//! | `POST /backends/POOL/NAME/add?address=A&weight=N&location=L&max_connections=N` | 200 with the new state, 404, or 409 when refused; also `max_move=SHARE`; unix socket only |
+//! | `POST /backends/POOL/NAME/remove?now=true`, `/weight?weight=N`, `/address?address=A` | as `add`; without a value, weight and address are as configured; unix socket only |
+//! | `GET /orders` | the orders about backends that stand, as a list of [`BackendOrder`]; unix socket only |
 //! | `POST /successor/STAGE` by [`SuccessorStage`] | 200 with [`HeldAddresses`]; 409: it does not stop; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
@@ -48,8 +51,9 @@ use crate::config;
 use crate::connection::ConnectionFilter;
 use crate::events::EventRing;
 use crate::metrics::{Status, status};
+use crate::order::{BackendOrder, OrderRefusal};
 use crate::plan::{ClientReport, ListedClient, Plan, Question};
-use crate::pool::{AdminState, HotKey};
+use crate::pool::HotKey;
 
 mod bounded;
 pub mod client;
@@ -109,13 +113,16 @@ pub trait Control: Send + Sync + 'static {
     /// Returns the clients that would move if a text were put in force, or every problem of the text.
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
-    /// Changes the state of a backend; returns the new state in words, or why nothing changed.
+    /// Carries out an order about a backend; returns the new state in words, or why nothing changed. `max_move`: the
+    /// highest share of the pool's known clients that may move, 0 to 1.
     fn order(
         &self,
-        pool: &str,
-        backend: &str,
-        order: AdminState,
-    ) -> impl Future<Output = Result<String, String>> + Send;
+        order: BackendOrder,
+        max_move: Option<f64>,
+    ) -> impl Future<Output = Result<String, OrderRefusal>> + Send;
+
+    /// The orders about backends that stand, without drains.
+    fn orders(&self) -> Vec<BackendOrder>;
 
     /// Opens the file of the access log anew; returns its path, or why nothing has changed.
     fn reopen_log(&self) -> impl Future<Output = Result<String, String>> + Send;

@@ -27,8 +27,8 @@ use super::{Control, PlanRequest, StickTableView, UpgradeRequest, WhyReport};
 use crate::connection::ConnectionFilter;
 use crate::events::{Event, EventPage};
 use crate::metrics::{self, Exporter, Status, status};
+use crate::order::{BackendOrder, NewBackend, OrderKind, OrderRefusal};
 use crate::plan::Question;
-use crate::pool::AdminState;
 
 /// The highest `limit` of `/connections`.
 const CONNECTIONS_SHOWN_MAX: usize = 100_000;
@@ -67,7 +67,7 @@ pub(super) fn full<C: Control>(control: Arc<C>, stop: watch::Receiver<bool>) -> 
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
     let all = all.route("/successor/{stage}", post(followed::<C>)).route("/log/reopen", post(reopen_log::<C>));
-    let all = all.route("/why", get(why::<C>));
+    let all = all.route("/why", get(why::<C>)).route("/orders", get(orders::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
@@ -336,20 +336,62 @@ async fn plan<C: Control>(State(control): State<Arc<C>>, Json(request): Json<Pla
     }
 }
 
+/// The values of an order.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OrderValues {
+    address: Option<Box<str>>,
+    weight: Option<u16>,
+    location: Box<str>,
+    max_connections: Option<u32>,
+    now: bool,
+    max_move: Option<f64>,
+}
+
+impl OrderValues {
+    /// The order of this word; `None`: there is none, or a value is missing.
+    fn kind(self, word: &str) -> Option<OrderKind> {
+        let Self { address, weight, location, max_connections, now, max_move: _ } = self;
+        Some(match word {
+            "drain" => OrderKind::Drain,
+            "close" => OrderKind::Close,
+            "ready" => OrderKind::Ready,
+            "weight" => OrderKind::Weight { weight },
+            "address" => OrderKind::Address { address },
+            "add" => {
+                let new = NewBackend::at(address?);
+                OrderKind::Add(NewBackend { weight: weight.unwrap_or(new.weight), location, max_connections, ..new })
+            }
+            "remove" => OrderKind::Remove { now },
+            _ => return None,
+        })
+    }
+}
+
 async fn order<C: Control>(
     State(control): State<Arc<C>>,
-    Path((pool, backend, order)): Path<(String, String, String)>,
+    Path((pool, backend, word)): Path<(Box<str>, Box<str>, String)>,
+    Query(values): Query<OrderValues>,
 ) -> Response {
-    let order = match order.as_str() {
-        "drain" => AdminState::Drain,
-        "close" => AdminState::Close,
-        "ready" => AdminState::Ready,
-        _ => return StatusCode::NOT_FOUND.into_response(),
-    };
-    match control.order(&pool, &backend, order).await {
-        Ok(state) => format!("{state}\n").into_response(),
-        Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+    let max_move = values.max_move;
+    let Some(kind) = values.kind(&word) else { return StatusCode::NOT_FOUND.into_response() };
+    let order = BackendOrder { pool, backend, kind };
+    // A task of its own, as for a reload.
+    match tokio::spawn(async move { control.order(order, max_move).await }).await {
+        Ok(Ok(state)) => format!("{state}\n").into_response(),
+        Ok(Err(refusal)) => {
+            let code = match &refusal {
+                OrderRefusal::Unknown(_) => StatusCode::NOT_FOUND,
+                OrderRefusal::Refused(_) => StatusCode::CONFLICT,
+            };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("order: {panic}\n")).into_response(),
     }
+}
+
+async fn orders<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<BackendOrder>> {
+    Json(control.orders())
 }
 
 async fn reopen_log<C: Control>(State(control): State<Arc<C>>) -> Response {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::*;
 use crate::events::{Event, EventKind};
 use crate::metrics::status::{BackendStatus, PoolStatus};
-use crate::pool::AdminState;
+use crate::order::OrderKind;
 use crate::server_name::ServerName;
 
 #[derive(Default)]
@@ -134,8 +134,17 @@ impl Control for Fake {
         UpgradeVerdict { accepted: binary.is_some(), ..UpgradeVerdict::default() }
     }
 
-    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
-        if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
+    async fn order(&self, order: BackendOrder, max_move: Option<f64>) -> Result<String, OrderRefusal> {
+        let BackendOrder { pool, backend, kind } = order;
+        match &*pool {
+            "web" if max_move == Some(0.0) => Err(OrderRefusal::Refused("too much".to_owned())),
+            "web" => Ok(format!("{pool}/{backend}: {kind:?}")),
+            _ => Err(OrderRefusal::Unknown(format!("no pool {pool}"))),
+        }
+    }
+
+    fn orders(&self) -> Vec<BackendOrder> {
+        vec![BackendOrder { pool: "web".into(), backend: "d".into(), kind: OrderKind::Remove { now: false } }]
     }
 
     async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {

@@ -94,8 +94,8 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             assert!(script(shell).contains("status --names"), "{shell}");
         }
-        // `drain`, `ready` and `close` name a backend, and `explain --down` and `plan --without`.
-        assert_eq!(script(Shell::Zsh).matches(":_sessile_backends'").count(), 5);
+        // `drain`, `ready`, `close` and the four orders name a backend, and `explain --down` and `plan --without`.
+        assert_eq!(script(Shell::Zsh).matches(":_sessile_backends'").count(), 9);
         assert!(script(Shell::Bash).contains("| plan,--without)"));
         let of_plan = "__fish_seen_subcommand_from plan' -l without -x -a '(__sessile_backends)'";
         assert!(script(Shell::Fish).contains(of_plan));

@@ -26,6 +26,11 @@ struct ExitRow {
 
 /// Commands that ask the running process, some of them with `--live` alone.
 const ASKING: &[&str] = &[
+    "backend",
+    "backend-add",
+    "backend-address",
+    "backend-remove",
+    "backend-weight",
     "check",
     "close",
     "drain",
@@ -36,6 +41,7 @@ const ASKING: &[&str] = &[
     "plan",
     "ready",
     "reload",
+    "save",
     "status",
     "top",
     "upgrade",

@@ -15,6 +15,7 @@ use crate::access_log::print_error;
 use crate::config::Problem;
 use crate::server::{ConfigSource, RunOptions};
 
+mod backend;
 mod certs;
 mod check;
 mod client;
@@ -33,6 +34,7 @@ mod own_places;
 mod plan;
 mod reload;
 mod run;
+mod save;
 mod status;
 mod table;
 mod top;
@@ -74,6 +76,10 @@ enum Command {
     Ready(order::Order),
     /// Stop sending any client to a backend, and close its open connections evenly over drain_over.
     Close(order::Order),
+    /// Add or remove a backend of the running process, or change its weight or address.
+    Backend(backend::BackendArgs),
+    /// Print the configuration file with the orders of `sessile backend` in it; writes no file.
+    Save(save::Save),
     /// Work on the access log of the running process.
     Log(log::LogArgs),
     /// Show listeners, pools, backends, stick tables and workers of the running process.
@@ -189,6 +195,8 @@ impl Command {
             Self::Drain(order) => order.run("drain", out),
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),
+            Self::Backend(backend) => backend.run(out),
+            Self::Save(save) => save.run(out),
             Self::Log(log) => log.run(out),
             Self::Status(status) => status.run(out),
             Self::Events(events) => events.run(out),

@@ -19,7 +19,7 @@ pub(super) struct Run {
     /// The configuration file to serve [default: /etc/sessile/sessile.toml].
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Forget what the process before has kept: drains by command and ejections.
+    /// Forget what the process before has kept: drains by command, orders and ejections.
     #[arg(long)]
     fresh: bool,
     #[command(flatten)]

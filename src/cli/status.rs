@@ -72,6 +72,7 @@ fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
         head(status),
         listeners(&status.listeners),
         pools(&status.pools),
+        narrow::orders(&status.pools),
         narrow::breaks(&status.pools),
         self::stick_tables(stick_tables),
         hottest(stick_tables).render(),

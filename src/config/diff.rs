@@ -9,16 +9,17 @@ mod limits;
 use std::collections::{HashMap, HashSet};
 
 use self::keys::{KeyChange, changed_keys};
-use super::{Backend, Config, Pool};
+use super::{Backend, Config, Pool, StandingOrder};
 
 pub use self::limits::lower_limits;
 
 /// Every key of the file that changed, each with the time at which its change takes effect, and the listeners, pools,
-/// backends and ranges that are added or removed.
+/// backends and ranges that are added or removed, and orders at run time that end.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let changed = changed_keys(old, new);
     let mut changes: Vec<_> = changed.iter().map(ToString::to_string).collect();
     changes.extend(changed_unwritten(old, new, &changed));
+    changes.extend(ended_orders(old, new));
     changes
 }
 
@@ -74,6 +75,22 @@ fn changed_unwritten<'c>(old: &Config, new: &Config, changed: &'c [KeyChange]) -
         }
     }
     changes
+}
+
+/// Orders at run time that the new file ends, because it has another value, the backend itself, or no such backend.
+fn ended_orders(old: &Config, new: &Config) -> Vec<String> {
+    let mut ended = Vec::new();
+    for (before, after) in common_pools(old, new) {
+        for (name, order) in before.orders.all() {
+            let stay = after.orders.of(name).map(StandingOrder::words).unwrap_or_default();
+            let void: Vec<_> = order.words().into_iter().filter(|word| !stay.contains(word)).collect();
+            if !void.is_empty() {
+                let names = format!("{}/{name}", after.name);
+                ended.push(format!("backend {names:?}: no order any more, the file decides: {}", void.join(", ")));
+            }
+        }
+    }
+    ended
 }
 
 /// Backends with a new name and the address of a removed one: identity is the name, so clients are placed anew.

@@ -83,13 +83,19 @@ pub enum BackendOrigin {
         /// Since when the source does not name it; `None`: the source names it.
         absence: Option<Absence>,
     },
+    /// An order at run time has added or removed it.
+    Ordered {
+        /// The times of the drain before it leaves; `None`: it stays.
+        removal: Option<Absence>,
+    },
 }
 
-/// The time in which a source does not name a backend, on the clock of the process in milliseconds.
+/// The time in which a source does not name a backend, or in which a removed one drains, on the clock of the process in
+/// milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Absence {
-    /// When the source was first seen without it.
+    /// When the source was first seen without it, or the order was given.
     pub since_ms: i64,
-    /// End of service for known clients, with `vanish = "drain"`.
+    /// End of service for known clients; of a source's, with `vanish = "drain"`.
     pub deadline_ms: i64,
 }

@@ -49,16 +49,24 @@ impl Config {
 }
 
 impl Config {
-    /// True if the edit is about a backend that the source of its pool has named, which no text has.
+    /// True if the edit is about a backend that the source of its pool has named, or that is under an order: no text has
+    /// what is in force.
     pub fn has_found(&self, edit: &BackendEdit) -> bool {
         let (BackendEdit::Without { pool, backend } | BackendEdit::Weight { pool, backend, .. }) = edit else {
             return false;
         };
         let mut pools = self.pools.iter().filter(|known| known.name == *pool);
-        pools.any(|pool| pool.found().any(|known| known.name == *backend))
+        pools.any(|pool| pool.orders.of(backend).is_some() || pool.found().any(|known| known.name == *backend))
     }
 
-    /// Makes the edit of a backend that the source of its pool has named.
+    /// True if the edit adds a backend that is there already.
+    pub fn has_added(&self, edit: &BackendEdit) -> bool {
+        let BackendEdit::Add { pool, backend, .. } = edit else { return false };
+        let mut pools = self.pools.iter().filter(|known| known.name == *pool);
+        pools.any(|pool| pool.backends.iter().any(|known| known.name == *backend))
+    }
+
+    /// Makes the edit of a backend that no text has as it is.
     pub fn edit_found(&mut self, edit: &BackendEdit) {
         let (BackendEdit::Without { pool, backend }
         | BackendEdit::Weight { pool, backend, .. }
@@ -110,14 +118,14 @@ impl BackendEdit {
     }
 }
 
-fn find_pool<'t>(top: &'t mut Table, name: &str) -> Result<&'t mut Table, String> {
+pub(super) fn find_pool<'t>(top: &'t mut Table, name: &str) -> Result<&'t mut Table, String> {
     let pools = top.get_mut("pool").and_then(Value::as_array_mut).into_iter().flatten();
     let mut pools = pools.filter_map(Value::as_table_mut);
     pools.find(|pool| is_named(pool, name)).ok_or_else(|| format!("there is no pool {name:?}"))
 }
 
 /// The table of the pool, and the index of the backend in its list.
-fn find<'t>(top: &'t mut Table, pool: &str, name: &str) -> Result<(&'t mut Table, usize), String> {
+pub(super) fn find<'t>(top: &'t mut Table, pool: &str, name: &str) -> Result<(&'t mut Table, usize), String> {
     let table = find_pool(top, pool)?;
     let is_it = |known: &Value| known.as_table().is_some_and(|known| is_named(known, name));
     let index = backends(table).and_then(|list| list.iter().position(is_it));
@@ -129,12 +137,12 @@ fn is_named(table: &Table, name: &str) -> bool {
 }
 
 /// The list of backends; `None`: the pool has none, because a source names them.
-fn backends(pool: &mut Table) -> Option<&mut Vec<Value>> {
+pub(super) fn backends(pool: &mut Table) -> Option<&mut Vec<Value>> {
     pool.get_mut("backend").and_then(Value::as_array_mut)
 }
 
 /// Takes a removed backend out of the ranges that are pinned to several.
-fn unpin(pool: &mut Table, backend: &str) {
+pub(super) fn unpin(pool: &mut Table, backend: &str) {
     let ranges = pool.get_mut("range").and_then(Value::as_array_mut).into_iter().flatten();
     for pin in ranges.filter_map(|range| range.get_mut("pin").and_then(Value::as_array_mut)) {
         if pin.iter().any(|name| name.as_str() != Some(backend)) {

@@ -1,4 +1,5 @@
-//! Backends of the file and backends that a source has named, side by side in one [`Pool`].
+//! Backends of the file and backends that a source has named, side by side in one [`Pool`]; what orders make of both is
+//! in `orders`.
 //!
 //! Reads no source (`discovery` does). Invariant: no two backends of a pool have one name, and those that were found
 //! come last, in the order of their names.
@@ -11,36 +12,44 @@ pub(super) const RING_POINTS_MAX: u64 = 4_000_000;
 impl Backend {
     /// True if the source of the pool has named it.
     pub fn is_found(&self) -> bool {
-        self.origin != BackendOrigin::Written
+        matches!(self.origin, BackendOrigin::Found { .. })
     }
 
-    /// Since when its source does not name it; `None`: the source does, or the file has it.
+    /// Since when its source does not name it, or since when it drains to leave; `None`: neither.
     pub fn absence(&self) -> Option<Absence> {
         match self.origin {
             BackendOrigin::Written => None,
             BackendOrigin::Found { absence } => absence,
+            BackendOrigin::Ordered { removal } => removal,
         }
     }
 }
 
 impl Pool {
-    /// The backends that are written in the file.
+    /// The backends that are written in the file, as the file has them.
     pub fn written(&self) -> impl Iterator<Item = &Backend> {
-        self.backends.iter().filter(|backend| !backend.is_found())
+        self.plain().iter().filter(|backend| !backend.is_found())
     }
 
-    /// The backends that the source of the pool has named.
+    /// The backends that the source of the pool has named, as it names them.
     pub fn found(&self) -> impl Iterator<Item = &Backend> {
-        self.backends.iter().filter(|backend| backend.is_found())
+        self.plain().iter().filter(|backend| backend.is_found())
     }
 
     /// The same pool with these backends in the place of those that its source has named; they are sorted by name, and
-    /// one that the file has is left out.
+    /// one that the file has is left out. Orders stand as before.
     pub fn with_found(&self, mut found: Vec<Backend>) -> Self {
         found.retain(|backend| self.written().all(|written| written.name != backend.name));
         found.sort_by(|one, other| one.name.cmp(&other.name));
-        let backends = self.written().cloned().chain(found).collect();
-        Self { backends, ..self.clone() }
+        self.with_plain(self.written().cloned().chain(found).collect())
+    }
+}
+
+impl Pool {
+    /// The same pool with these backends in the place of those that the file has. Orders stand as before.
+    pub fn with_written(&self, written: Vec<Backend>) -> Self {
+        let found = self.found().filter(|found| written.iter().all(|written| written.name != found.name));
+        self.with_plain(written.iter().chain(found).cloned().collect())
     }
 }
 

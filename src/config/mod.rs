@@ -37,6 +37,7 @@ mod pool;
 mod problem;
 mod request_limits;
 mod route;
+mod save;
 mod shorthand;
 mod split;
 mod stick_table;
@@ -62,14 +63,15 @@ pub use key_part::KeyPart;
 pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
-    Address, AllDown, Backend, Balance, OnMarkedDown, Pool, PoolHttp, ProxyOut, ProxyTlv, ProxyVersion, Range,
-    RangeRule,
+    Address, AllDown, Backend, Balance, Instead, OnMarkedDown, Pool, PoolHttp, PoolOrders, ProxyOut, ProxyTlv,
+    ProxyVersion, Range, RangeRule, Removal, StandingOrder,
 };
 pub use problem::Problem;
 pub use request_limits::{FIELDS_MAX, HEAD_MAX, RequestLimits, RequestRate};
 pub use route::{
     ErrorPage, PathPattern, Redirect, RequestConditions, Respond, RespondBody, Route, RouteGoal, Template, TemplatePart,
 };
+pub use save::{SavedText, save_orders};
 pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use split::{Split, SplitBy, SplitKey, SplitPool};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, QueueRules, StickTableRules};
@@ -78,7 +80,7 @@ pub use timeouts::OwnTimeouts;
 pub use tls::{
     Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules, TlsVersion,
 };
-pub use value::{backend_address, canonical_network, hex32, is_connectable, is_name, levels};
+pub use value::{backend_address, canonical_network, hex32, is_connectable, is_name, levels, order_address};
 pub use written::Written;
 
 /// All settings of one configuration file. Two are equal if they mean the same, however they are written.

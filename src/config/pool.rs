@@ -3,11 +3,15 @@
 //! Opens no connection. Invariant: a pool without `discover` has at least one backend of
 //! weight above 0.
 
+mod orders;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use self::orders::{Instead, PoolOrders, Removal, StandingOrder};
 
 use super::{
     BackendOrigin, Check, Cookie, Discover, Eject, HeaderRules, KeyPart, OnDown, OnFull, OwnTimeouts, PoolTls,
@@ -53,8 +57,11 @@ pub struct Pool {
     pub drain_over: Duration,
     /// What names backends beside those of the file; `None`: nothing does.
     pub discover: Option<Discover>,
-    /// Backends in the order of the file, and behind them those of `discover` in the order of their names.
+    /// Backends in the order of the file, and behind them those of `discover` and those that orders have added, each in
+    /// the order of their names.
     pub backends: Vec<Backend>,
+    /// What orders at run time have made of the backends.
+    pub orders: PoolOrders,
     /// Named ranges in the order of the file.
     pub ranges: Vec<Range>,
     /// Treatment of connections while no backend is usable.
@@ -206,7 +213,7 @@ pub struct Backend {
     pub backup: bool,
     /// Most connections at the same time; `None`: no limit.
     pub max_connections: Option<u32>,
-    /// Whether the file has it, or the source of the pool names it.
+    /// Whether the file has it, the source of the pool names it, or an order has added or removed it.
     pub origin: BackendOrigin,
 }
 
@@ -330,6 +337,7 @@ impl Pool {
             drain_over: Duration::from_secs(60),
             discover: None,
             backends,
+            orders: PoolOrders::default(),
             ranges: vec![],
             all_down: AllDown::Try,
             limits: OwnTimeouts::default(),

@@ -68,11 +68,12 @@ fn offset_of_bind(top: &DeTable<'_>, listener: &str, bind: &Bind) -> Option<usiz
 }
 
 /// The elements of a list, or a value alone.
-fn elements<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> &'v [Spanned<DeValue<'i>>] {
+pub(super) fn elements<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> &'v [Spanned<DeValue<'i>>] {
     value.get_ref().as_array().map_or(std::slice::from_ref(value), |elements| &elements[..])
 }
 
-fn text_at<'v>(table: &'v Spanned<DeValue<'_>>, key: &str) -> Option<&'v str> {
+/// The text under a key of a table.
+pub(super) fn text_at<'v>(table: &'v Spanned<DeValue<'_>>, key: &str) -> Option<&'v str> {
     table.get_ref().as_table()?.get(key)?.get_ref().as_str()
 }
 

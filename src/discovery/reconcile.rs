@@ -1,4 +1,5 @@
 //! [`reconcile`]: the set of a pool's backends after its source was looked at; [`unexpired`]: after time has passed.
+//! Orders at run time stand over every set (`config::PoolOrders`).
 //!
 //! Pure: what is in force, what was read and the time are arguments. Invariants: a backend is its name, whatever its
 //! place in an answer; what cannot be taken as a whole is refused as a whole; a set is sorted by name, so that the
@@ -13,7 +14,7 @@ use crate::config::{
     Absence, Address, Backend, BackendOrigin, Discover, OnEmpty, Pool, Vanish, is_connectable, levels,
 };
 
-/// What still needs a backend that its source does not name any more.
+/// What still needs a backend that its source does not name any more, or that an order has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holders {
     /// A connection is open to it.
@@ -55,23 +56,25 @@ pub fn reconcile(
     Ok(next)
 }
 
-/// The found backends of a pool without those that have no time left.
-pub fn unexpired(pool: &Pool, rules: &Discover, held: &dyn Fn(&str) -> Holders, now_ms: i64) -> Vec<Backend> {
+/// The pool without those of its backends that have no time left: found ones that the source does not name, and those that
+/// an order has removed.
+pub fn unexpired(pool: &Pool, held: &dyn Fn(&str) -> Holders, now_ms: i64) -> Pool {
     let drain_over_ms = i64::try_from(pool.drain_over.as_millis()).unwrap_or(i64::MAX);
-    let is_over = |backend: &&Backend| {
-        let Some(Absence { deadline_ms, .. }) = backend.absence() else { return false };
-        match rules.vanish {
-            Vanish::Remove => true,
-            Vanish::Down => false,
-            Vanish::Drain => match held(&backend.name) {
-                // After the deadline connections are closed over this time.
-                Holders { by_connections: true, .. } => deadline_ms.saturating_add(drain_over_ms) <= now_ms,
-                Holders { by_clients: true, .. } => deadline_ms <= now_ms,
-                Holders { .. } => true,
-            },
-        }
+    let is_drained = |name: &str, Absence { deadline_ms, .. }: Absence| match held(name) {
+        // After the deadline connections are closed over this time.
+        Holders { by_connections: true, .. } => deadline_ms.saturating_add(drain_over_ms) <= now_ms,
+        Holders { by_clients: true, .. } => deadline_ms <= now_ms,
+        Holders { .. } => true,
     };
-    pool.found().filter(|backend| !is_over(backend)).cloned().collect()
+    let vanish = pool.discover.as_ref().map_or(Vanish::Remove, |rules| rules.vanish);
+    let is_over = |backend: &&Backend| match (backend.absence(), vanish) {
+        (None, _) | (Some(_), Vanish::Down) => false,
+        (Some(_), Vanish::Remove) => true,
+        (Some(absence), Vanish::Drain) => is_drained(&backend.name, absence),
+    };
+    let found: Vec<_> = pool.found().filter(|backend| !is_over(backend)).cloned().collect();
+    let pool = if found.len() == pool.found().count() { pool.clone() } else { pool.with_found(found) };
+    pool.with_removals_over(&is_drained)
 }
 
 /// Refuses a set that cannot be taken.
@@ -80,6 +83,7 @@ fn check(pool: &Pool, rules: &Discover, found: &[Found], is_own: &dyn Fn(SocketA
         return Err(format!("it names {} backends; max_backends is {}", found.len(), rules.max_backends));
     }
     let written: BTreeSet<&str> = pool.written().map(|backend| backend.name.as_str()).collect();
+    let added: BTreeSet<&str> = pool.orders.added().collect();
     let mut names = BTreeSet::new();
     for Found { name, address, .. } in found {
         if !names.insert(name) {
@@ -87,6 +91,9 @@ fn check(pool: &Pool, rules: &Discover, found: &[Found], is_own: &dyn Fn(SocketA
         }
         if written.contains(&**name) {
             return Err(format!("it names backend \"{name}\", which the configuration has as well"));
+        }
+        if added.contains(&**name) {
+            return Err(format!("it names backend \"{name}\", which an order has added"));
         }
         if !is_connectable(*address) {
             return Err(format!("backend \"{name}\": {address} is not an address that can be connected to"));

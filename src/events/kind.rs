@@ -48,6 +48,8 @@ kinds! {
     Reload = "reload";
     /// A reload has given a backend another weight: keys may move to it or away from it.
     Weight = "weight";
+    /// An order at run time has added, changed or removed a backend, or taken it back.
+    Ordered = "ordered";
     /// The source of a pool names other backends than before, and these are in force.
     Discovered = "discovered";
     /// What the source of a pool says is not taken, with the reason; the last backends stay.
@@ -68,13 +70,14 @@ kinds! {
     Ejected = "ejected";
     /// An ejection is over.
     Returned = "returned";
-    /// A drain has begun: by command, by an agent, or because the source of the pool does not name the backend.
+    /// A drain has begun: by command, by an agent, because an order removes the backend, or because the source of the pool
+    /// does not name it.
     Drain = "drain";
     /// The deadline of a drain has passed: the backend serves no client.
     Drained = "drained";
     /// A drain stands for so long that it may have been forgotten.
     DrainForgotten = "drain_forgotten";
-    /// A drain has ended: by command, by an agent, or because the source of the pool names the backend again.
+    /// A drain or a removal has ended: by command, by an agent, or because the source of the pool names the backend again.
     Ready = "ready";
     /// A limit on connections is reached, of the process, of a listener or of sources.
     Limit = "limit";
@@ -136,7 +139,7 @@ impl EventKind {
 
     /// True if an event of this kind puts other backends or rules in force.
     pub fn is_of_configuration(self) -> bool {
-        matches!(self, Self::Reload | Self::Discovered)
+        matches!(self, Self::Reload | Self::Discovered | Self::Ordered)
     }
 
     /// True if a condition that an event of this kind has begun is one of a process, and unknown to the next one.

@@ -95,6 +95,7 @@ fn everything() -> Status {
         requests: Some(RequestTotals::default()),
         queue: Some(QueueStatus::default()),
         discover: Some(DiscoverStatus::default()),
+        removed: vec![String::new()],
         checks: true,
         ejects: true,
         backends: vec![BackendStatus::default()],

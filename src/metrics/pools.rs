@@ -52,6 +52,15 @@ fn pools(rows: &mut Rows, shown: &Shown<'_>) {
             })
         }),
     );
+    let ordered = |pool: &PoolStatus| {
+        let changed = pool.backends.iter().filter(|backend| !backend.orders.is_empty()).count();
+        (changed + pool.removed.len()) as u64
+    };
+    rows.gauge(
+        "sessile_pool_orders",
+        "Backends of the pool that orders at run time have added, changed or removed; no series without one.",
+        shown.pools().map(|pool| (labels([("pool", &pool.name)]), ordered(pool))).filter(|(_, count)| *count > 0),
+    );
     rows.counter(
         "sessile_dropped_set_cookies_total",
         "Set-Cookie lines of backends with the name of the balancer's own cookie, which do not reach clients.",

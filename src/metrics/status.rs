@@ -313,7 +313,11 @@ pub struct PoolStatus {
     /// Source of backends; `None`: the pool has those of the file alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<DiscoverStatus>,
-    /// Backends of the pool, in the order of the file, and behind them those that its source names.
+    /// Names of backends that file or source have, and that orders at run time have removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// Backends of the pool, in the order of the file, and behind them those that its source names and those that orders
+    /// have added.
     pub backends: Vec<BackendStatus>,
 }
 
@@ -406,6 +410,9 @@ pub struct BackendStatus {
     /// Seconds since the state last changed; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_s: Option<u64>,
+    /// What is ordered of the backend at run time, in words: `added`, `weight 5 in place of 1`; empty: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<String>,
     /// True if its source does not name it any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub absent: bool,

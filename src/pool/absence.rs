@@ -1,4 +1,5 @@
-//! What becomes of a backend that the source of its pool does not name: [`Backend::heed_source`].
+//! What becomes of a backend that the source of its pool does not name, or that an order has removed:
+//! [`Backend::heed_source`].
 //!
 //! Looks at no source (`discovery` does). Invariant: a drain by command, and what checks have found, is there again
 //! when the source names the backend again.
@@ -16,7 +17,8 @@ impl Backend {
             self.ready_changed();
         }
         let checks = lock(&self.checks);
-        if self.drain.set_missing(absence.is_some() && times.is_none()) {
+        // One at a new address is missing from the start.
+        if self.drain.set_missing(absence.is_some() && times.is_none()) || self.drain.is_missing() {
             self.show_standing(checks.checked.standing(), on_marked_down);
         }
     }
@@ -28,10 +30,12 @@ impl Backend {
 }
 
 impl Pool {
-    /// Puts in force which backends the source does not name.
+    /// Puts in force which backends the source does not name, and which ones an order has removed.
     pub(super) fn put_absences_in_force(&self) {
         let vanish = self.config.discover.as_ref().map_or(Vanish::Remove, |discover| discover.vanish);
         for (backend, config) in self.backends.iter().zip(&self.config.backends) {
+            // One that an order removes drains, whatever the source's rule is.
+            let vanish = if config.is_found() { vanish } else { Vanish::Drain };
             let absence = config.absence().map(|absence| (absence, vanish));
             backend.heed_source(absence, self.config.on_marked_down);
         }

@@ -189,13 +189,19 @@ pub enum AdminState {
 impl Pool {
     /// Gives a backend this state. Returns false if no backend has the name.
     pub fn order(&self, backend: &str, order: AdminState, now_ms: u64) -> bool {
+        self.order_since(backend, order, signed(now_ms))
+    }
+
+    /// Gives a backend a state that was ordered at this time, maybe before the process began: a drain has its deadline
+    /// from then on. Returns false if no backend has the name.
+    pub fn order_since(&self, backend: &str, order: AdminState, given_ms: ClockMs) -> bool {
         let Some(backend) = self.backends().iter().find(|known| known.name() == backend) else { return false };
-        let (now_ms, drain) = (signed(now_ms), &backend.drain);
+        let drain = &backend.drain;
         // A drain that goes on has begun when it did.
-        let since_ms = drain.times().map_or(now_ms, |times| times.since_ms);
+        let since_ms = drain.times().map_or(given_ms, |times| times.since_ms.min(given_ms));
         let deadline_ms = match order {
-            AdminState::Drain => Some(now_ms + self.config().drain_deadline.as_millis() as ClockMs),
-            AdminState::Close => Some(now_ms),
+            AdminState::Drain => Some(given_ms + self.config().drain_deadline.as_millis() as ClockMs),
+            AdminState::Close => Some(given_ms),
             AdminState::Ready => None,
         };
         match deadline_ms {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::alarms::AlarmLine;
+use crate::config;
 use crate::events::{Event, EventKind};
 use crate::pool::{Backend, Health, Pool};
 use crate::snapshot::Snapshot;
@@ -48,14 +49,18 @@ impl BackendWatch {
                 let before = self.said.get(&name).copied().unwrap_or_default();
                 lines.extend(ejection(pool, backend, before, now, now_ms));
                 if now.is_drained && !before.is_drained {
-                    let (pool, name) = (pool.name(), backend.name());
+                    let (pool_name, name) = (pool.name(), backend.name());
+                    let is_found = |found: &config::Backend| found.absence().is_some() && found.name == name;
                     let way_back = match (backend.is_drained_by_agent(), backend.drain_times()) {
                         (true, _) => "its agent ends the drain".to_owned(),
-                        (false, Some(_)) => format!("`sessile ready {pool}/{name}` ends the drain"),
-                        (false, None) => "its source does not name it any more".to_owned(),
+                        (false, Some(_)) => format!("`sessile ready {pool_name}/{name}` ends the drain"),
+                        (false, None) if pool.config().found().any(is_found) => {
+                            "its source does not name it any more".to_owned()
+                        }
+                        (false, None) => format!("an order removes it, and `sessile ready {pool_name}/{name}` ends that"),
                     };
-                    let text = format!("backend {pool}/{name} is drained and serves no client; {way_back}");
-                    let event = Event::new(EventKind::Drained, &text).of_backend(pool, name);
+                    let text = format!("backend {pool_name}/{name} is drained and serves no client; {way_back}");
+                    let event = Event::new(EventKind::Drained, &text).of_backend(pool_name, name);
                     lines.push(AlarmLine { is_over: true, event });
                 }
                 if is_special {

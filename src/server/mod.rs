@@ -24,6 +24,7 @@ mod look;
 mod made;
 mod notification;
 pub mod notify;
+mod orders;
 mod own_files;
 mod pipes;
 mod plan;
@@ -153,7 +154,7 @@ pub struct Server {
 /// How `run` starts.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunOptions {
-    /// Forget drains by command and ejections of the process before.
+    /// Forget drains by command, orders and ejections of the process before.
     pub fresh: bool,
 }
 

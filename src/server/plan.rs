@@ -42,6 +42,9 @@ fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) 
     if edits.is_empty() {
         return files::check_text(file, text, Some(in_force));
     }
+    if let Some(BackendEdit::Add { pool, backend, .. }) = edits.iter().find(|edit| in_force.config.has_added(edit)) {
+        return Err(vec![format!("pool {pool:?} has a backend {backend:?} already")]);
+    }
     let is_of_found = |edit: &&BackendEdit| in_force.config.has_found(edit);
     let (of_found, edits): (Vec<_>, Vec<_>) = edits.iter().partition(is_of_found);
     let edits: Vec<_> = edits.into_iter().cloned().collect();

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, diff};
 use crate::events::{self, Event, EventKind};
 use crate::plan::{Ask, CookieKeys, Plan, Running, cookie_warnings};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Rings, Snapshot};
 
 /// How long a reload waits for an address that an earlier reload gave up: it stays bound until its backlog is served.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
@@ -93,7 +93,8 @@ impl Server {
         })?;
         let Some(most) = max_move else { return Ok(read) };
         let before = Arc::clone(before);
-        let compared = tokio::task::spawn_blocking(move || moves_at_most(most, &before, &read).map(|()| read));
+        let compare = move || moves_at_most(most, &before, &read.config, &read.loaded.rings).map(|()| read);
+        let compared = tokio::task::spawn_blocking(compare);
         compared.await.unwrap_or_else(|panic| Err(vec![format!("comparing failed: {panic}")]))
     }
 
@@ -141,10 +142,12 @@ fn compare(started: &Config, before: &Snapshot, read: &ReadConfig) -> ReloadVerd
 }
 
 /// Fails with a problem for each pool of which more than `most` of the clients would move.
-fn moves_at_most(most: f64, snapshot: &Snapshot, read: &ReadConfig) -> Result<(), Vec<String>> {
+pub(super) fn moves_at_most(most: f64, snapshot: &Snapshot, next: &Config, rings: &Rings) -> Result<(), Vec<String>> {
     let running = Running { snapshot, open: &[], now_ms: clock::now_ms() };
-    let keys = CookieKeys::new(&snapshot.rings, &read.loaded.rings);
-    let too_much = Plan::live(&running, &read.config, Ask { keys, ..Ask::about(&[]) }).too_much(most);
+    let keys = CookieKeys::new(&snapshot.rings, rings);
+    let too_much = Plan::live(&running, next, Ask { keys, ..Ask::about(&[]) }).too_much(most);
+    // Backends of the plan took ids in the stick tables; the pools in force free those again.
+    snapshot.pools.iter().for_each(|pool| pool.take_over(pool, running.now_ms));
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 

@@ -1,4 +1,4 @@
-//! [`RuntimeState`]: what commands, time and sources have made of the backends of the configuration, as one JSON
+//! [`RuntimeState`]: what commands, orders, time and sources have made of the backends of the configuration, as one JSON
 //! document.
 //!
 //! Reads and writes no file (`state_file.rs` does) and knows no channel. Times of the document are those of the wall
@@ -11,11 +11,13 @@
 //! checks follow name and address.
 
 mod found;
+mod orders;
 mod reading;
 
 use serde::{Deserialize, Serialize};
 
 use self::found::RuntimeFound;
+use self::orders::RuntimeOrder;
 use crate::config;
 use crate::events::{Event, EventKind, EventRing, KeptEvents};
 use crate::pool::early_closes::EarlyCloses;
@@ -50,18 +52,21 @@ pub(super) struct RuntimeState {
     unread: Vec<String>,
 }
 
-/// The backends of a pool that are not as the configuration alone would have them, and those that its source has named.
+/// The backends of a pool that are not as the configuration alone would have them, those that its source has named, and
+/// the orders that stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct RuntimePool {
     name: String,
     backends: Vec<RuntimeBackend>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     found: Vec<RuntimeFound>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    orders: Vec<RuntimeOrder>,
 }
 
 impl RuntimePool {
     fn is_empty(&self) -> bool {
-        self.backends.is_empty() && self.found.is_empty()
+        self.backends.is_empty() && self.found.is_empty() && self.orders.is_empty()
     }
 }
 
@@ -156,6 +161,7 @@ impl RuntimeState {
             name: pool.name().to_owned(),
             backends: pool.backends().iter().map(|backend| RuntimeBackend::of(backend, clocks)).collect(),
             found: pool.config().found().map(|backend| RuntimeFound::of(backend, clocks)).collect(),
+            orders: pool.config().orders.all().map(|(name, order)| RuntimeOrder::of(name, order, clocks)).collect(),
         });
         let pools = pools.map(|mut pool| {
             pool.backends.retain(RuntimeBackend::is_special);
@@ -177,8 +183,9 @@ impl RuntimeState {
     pub(super) fn apply(&self, snapshot: &Snapshot, now_ms: u64, unix_ms: u64) -> Vec<String> {
         let clocks = Clocks::new(now_ms, unix_ms);
         let (mut lines, mut checked) = (Vec::new(), 0);
-        for RuntimePool { name, backends, .. } in &self.pools {
+        for RuntimePool { name, backends, orders, .. } in &self.pools {
             let pool = snapshot.pool(name);
+            lines.extend(orders.iter().map(|order| order.line(name, pool.map(|pool| pool.config()))));
             for before in backends {
                 let index = pool.and_then(|pool| pool.index_of(&before.name));
                 let Some((pool, index)) = pool.zip(index) else {
@@ -233,7 +240,7 @@ impl RuntimeState {
         }
     }
 
-    /// The part that a restart takes over: commands, ejections and what sources have named. Checks are made anew, and
+    /// The part that a restart takes over: commands, orders, ejections and what sources have named. Checks are made anew, and
     /// keys are for no file.
     pub(super) fn for_file(&self) -> Self {
         let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };

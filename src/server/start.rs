@@ -52,13 +52,13 @@ pub(super) async fn begin(
     options: RunOptions,
     mut beside: Beside<'_>,
 ) -> Result<Begun, StartError> {
-    let of_thread = source.clone();
+    let (of_thread, given) = (source.clone(), beside.predecessor.as_ref().and_then(|before| before.runtime_state()));
     let read = move || {
         let (identity, mut read) = (of_thread.identity(), of_thread.read(None));
         if let Ok(read) = &mut read {
             // By the backends that sources had named: those that are named no more drain, and one that says nothing has
-            // them.
-            let last = state_file::last(&read.config).filter(|_| !options.fresh);
+            // them. A process that goes on beside this one says itself what is so.
+            let last = given.or_else(|| state_file::last(&read.config).filter(|_| !options.fresh));
             drop(discovery::fill(&mut read.config, None, last.as_ref()));
         }
         (identity, read)

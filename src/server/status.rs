@@ -14,19 +14,20 @@ use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
 use crate::admin::{Control, PageSampler, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
 use crate::clock;
-use crate::config::MetricsPools;
+use crate::config::{self, MetricsPools, StandingOrder};
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
-use crate::events::{self, Event, EventKind, EventRing};
+use crate::events::{self, EventRing};
 use crate::metrics;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
     ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus,
     SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
+use crate::order::{BackendOrder, OrderOrigin, OrderRefusal};
 use crate::outcome::BreakCause;
 use crate::plan::{ClientReport, Plan, Question};
-use crate::pool::{self, AdminState, Health, PoolTable};
+use crate::pool::{self, Health, PoolTable};
 use crate::snapshot::{Listener, Snapshot};
 use crate::split::Split;
 use crate::store::{BreakerState, Store};
@@ -155,27 +156,13 @@ impl Control for Server {
         self.upgrade_to(binary).await
     }
 
-    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
-        if self.handover.gives_state() {
-            return Err("another process takes over: give the command to that one".into());
-        }
-        let snapshot = self.current.load_full();
-        let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
-        let now_ms = clock::now_ms();
-        if !known.order(backend, order, now_ms) {
-            return Err(format!("pool {pool:?} has no backend {backend:?}"));
-        }
-        let is = known.backends().iter().find(|known| known.name() == backend);
-        let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
-        lock_of(&self.drains).ordered(pool, backend);
-        let kind = if order == AdminState::Ready { EventKind::Ready } else { EventKind::Drain };
-        let event = Event::new(kind, &format!("backend {pool}/{backend}: {word}, by command"));
-        events::info(clock::unix_ms(), event.of_backend(pool, backend));
-        // The reply comes when the next process would know.
-        let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
-        let left = is.is_some_and(|is| is.has_left_source() && order == AdminState::Ready);
-        let left = if left { ", as long as its source does not name it" } else { "" };
-        Ok(format!("{pool}/{backend}: {word}{left}{}", lost.unwrap_or_default()))
+    async fn order(&self, order: BackendOrder, max_move: Option<f64>) -> Result<String, OrderRefusal> {
+        let given_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+        self.apply_order(&order, &OrderOrigin::Command, given_ms, max_move).await
+    }
+
+    fn orders(&self) -> Vec<BackendOrder> {
+        self.standing_orders().into_iter().map(|(order, _)| order).collect()
     }
 
     async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {
@@ -194,11 +181,12 @@ impl Server {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
             state: backend.state_word(now_ms).to_owned(),
-            complaint: complaint(backend, now_ms),
+            complaint: complaint(backend, config, now_ms),
             up: backend.standing().serves(),
             ejected: backend.health(now_ms) == Health::Ejected,
             runtime: backend.runtime_word(now_ms).map(str::to_owned),
-            absent: backend.has_left_source(),
+            absent: config.is_found() && backend.has_left_source(),
+            orders: pool.config().orders.of(&config.name).map(orders_shown).unwrap_or_default(),
             drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
             since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
@@ -225,6 +213,7 @@ impl Server {
             checks: pool.config().check.is_some(),
             ejects: pool.config().eject.is_some(),
             discover: self.discover_status(pool.config()),
+            removed: pool.config().orders.removed().map(str::to_owned).collect(),
             backends: backends.collect(),
         }
     }
@@ -273,10 +262,19 @@ fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
     TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint }
 }
 
-/// What is wrong with a backend, by its source, its checks and its responses; empty if nothing is.
-fn complaint(backend: &pool::Backend, now_ms: u64) -> String {
+/// What is ordered of a backend, in words; those of another instance name it.
+fn orders_shown(order: &StandingOrder) -> Vec<String> {
+    let from = Some(&order.by).filter(|by| **by != OrderOrigin::Command);
+    order.words().into_iter().chain(from.map(ToString::to_string)).collect()
+}
+
+/// What is wrong with a backend, by its source, by an order, by its checks and its responses; empty if nothing is.
+fn complaint(backend: &pool::Backend, config: &config::Backend, now_ms: u64) -> String {
     let of_checks = Some(backend.complaint()).filter(|complaint| !complaint.is_empty());
-    let of_source = backend.has_left_source().then(|| "its source does not name it any more".to_owned());
+    let of_source = backend.has_left_source().then(|| match config.is_found() {
+        true => "its source does not name it any more".to_owned(),
+        false => "an order removes it when its drain is over".to_owned(),
+    });
     of_source.into_iter().chain(of_checks).chain(backend.response_complaint(now_ms)).collect::<Vec<_>>().join("; ")
 }
 

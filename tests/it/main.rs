@@ -42,6 +42,7 @@ mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
 mod one_line; // `sessile run` without a file: what its arguments stand for, and how commands find it
+mod orders; // backends added, changed and removed at run time: clients, restarts, refusals, `sessile save`
 mod packaging; // what packages are made of: version, configuration, licences
 mod page; // the page of the admin interface in Chromium: what it shows, at two widths, in two themes, by keyboard
 mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake

@@ -13,7 +13,7 @@ _sessile_backends() {
 _sessile_with_names() {
     case "${COMP_WORDS[1]},$3" in
         *,--socket | *,--config | *,-c) ;;
-        drain,* | ready,* | close,* | explain,--down | plan,--without)
+        drain,* | ready,* | close,* | backend,remove | backend,weight | backend,address | explain,--down | plan,--without)
             if [[ $2 != -* ]]; then
                 # Not by compgen -W, which expands words, and these come out of a socket.
                 local name

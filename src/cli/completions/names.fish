@@ -13,5 +13,6 @@ function __sessile_backends
 end
 
 complete -c sessile -n '__fish_seen_subcommand_from drain ready close' -f -a '(__sessile_backends)'
+complete -c sessile -n '__fish_seen_subcommand_from remove weight address' -f -a '(__sessile_backends)'
 complete -c sessile -n '__fish_seen_subcommand_from explain' -l down -x -a '(__sessile_backends)'
 complete -c sessile -n '__fish_seen_subcommand_from plan' -l without -x -a '(__sessile_backends)'

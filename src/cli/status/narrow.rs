@@ -22,6 +22,7 @@ pub(super) fn sections(status: &crate::metrics::Status, stick_tables: &[StickTab
     let mut sections = vec![
         listeners(&status.listeners),
         pools(&status.pools),
+        orders(&status.pools),
         breaks(&status.pools),
         self::stick_tables(stick_tables),
         hottest(stick_tables).render_within(COLUMNS, &["STICK TABLE", "HOTTEST KEY", "BACKEND"]),
@@ -97,6 +98,26 @@ fn load(backend: &BackendStatus) -> String {
 /// Clients that wait for a place at the backend, behind those that have one.
 pub(in crate::cli) fn waiting(backend: &BackendStatus) -> String {
     if backend.waiting > 0 { format!(" +{}", count(backend.waiting)) } else { String::new() }
+}
+
+/// What orders at run time have made of backends, and which backends they have removed.
+pub(super) fn orders(pools: &[PoolStatus]) -> String {
+    let mut lines = String::new();
+    for pool in pools {
+        for backend in pool.backends.iter().filter(|backend| !backend.orders.is_empty()) {
+            let [pool, name] = [&pool.name, &backend.name].map(|name| shorten(name, NAME));
+            let orders = backend.orders.join(", ");
+            // A path of a unix socket may be longer than a line.
+            let words: Vec<_> = orders.split(' ').map(|word| shorten(word, COLUMNS - INDENT)).collect();
+            lines += &wrap(&format!("{pool}/{name} (runtime): {}", words.join(" ")), COLUMNS, INDENT);
+        }
+        if !pool.removed.is_empty() {
+            let names: Vec<_> = pool.removed.iter().map(|name| shorten(name, NAME)).collect();
+            let line = format!("removed from pool {} (runtime): {}", shorten(&pool.name, NAME), names.join(", "));
+            lines += &wrap(&line, COLUMNS, INDENT);
+        }
+    }
+    lines
 }
 
 /// Known clients that got another backend, by cause, for each pool that has some.
@@ -213,7 +234,8 @@ mod tests {
         let totals = BackendTotals { connections: 900, connect_failures: 17, ..BackendTotals::default() };
         let down = BackendStatus { complaint: "connection refused".into(), totals, ..backend("b", "down") };
         let drained = BackendStatus { runtime: Some("drained".into()), drain_s: Some(75), ..backend("c", "up") };
-        let up = BackendStatus { leases: 4, max_connections: Some(10), ..backend("a", "up") };
+        let orders = vec!["added".into(), "weight 5 in place of 1".into()];
+        let up = BackendStatus { leases: 4, max_connections: Some(10), orders, ..backend("a", "up") };
         let breaks = [("down", 12), ("drain", 3), ("full", 0)].map(|(cause, count)| (cause.to_owned(), count));
         let pool = PoolStatus {
             name: "web".into(),
@@ -221,7 +243,8 @@ mod tests {
             backends: vec![up, down, drained],
             ..PoolStatus::default()
         };
-        let quiet = PoolStatus { name: "api".into(), ..PoolStatus::default() };
+        let removed = vec!["x".into(), "y".into()];
+        let quiet = PoolStatus { name: "api".into(), removed, ..PoolStatus::default() };
         let status = Status { pools: vec![pool, quiet], ..Status::default() };
         assert_eq!(
             shown(&status, &[]),
@@ -230,6 +253,8 @@ mod tests {
              web   b        down               3h12m     0    900      17\n\
              web   c        drained (runtime)     1m     0      0       0\n\
              web/b: connection refused\n\
+             \nweb/a (runtime): added, weight 5 in place of 1\n\
+             removed from pool api (runtime): x, y\n\
              \nknown clients of pool web that moved: 15: 12 down, 3 drain\n"
         );
     }
@@ -245,6 +270,7 @@ mod tests {
             leases: most,
             max_connections: Some(u32::MAX),
             complaint: "response refused: ".repeat(9),
+            orders: vec!["added".into(), format!("address unix:/{} in place of [::1]:80", "x".repeat(102))],
             totals,
             ..backend(&long("b"), "awaited")
         };
@@ -253,6 +279,7 @@ mod tests {
             name: long("p"),
             breaks: causes.into(),
             backends: vec![worst.clone(), BackendStatus { name: long("c"), ..worst }],
+            removed: vec![long("r"); 5],
             ..PoolStatus::default()
         };
         let ended = [("no_route".to_owned(), most), ("backend_reset".to_owned(), most)].into();

@@ -14,8 +14,8 @@ use crate::config::file::Section;
 use crate::config::found::RING_POINTS_MAX;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, BackendOrigin, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, Range, RangeRule,
-    keys,
+    Address, AllDown, Backend, BackendOrigin, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, PoolOrders,
+    Range, RangeRule, keys,
 };
 
 /// Most entries of a Maglev table; a prime.
@@ -94,6 +94,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         response_headers,
         key,
         backends,
+        orders: PoolOrders::default(),
     };
     if !may_be_source(&config.key) {
         section.idle_keys(&["prefix_v4", "prefix_v6"], "because source is no part of the key");

@@ -137,6 +137,15 @@ pub fn backend_address(written: &str) -> Result<SocketAddr, &'static str> {
     if is_connectable(address) { Ok(address) } else { Err("is not an address that can be connected to") }
 }
 
+/// Reads the address of a backend as an order has it, `IP:PORT` or `unix:/PATH`; the error says what it is not. No name is
+/// resolved: an order is not to wait for a name server.
+pub fn order_address(written: &str) -> Result<Address, String> {
+    match written.strip_prefix("unix:") {
+        Some(path) => unix_path(path).map(Address::Unix).map_err(|bad| bad.message),
+        None => backend_address(written).map(Address::Tcp).map_err(str::to_owned),
+    }
+}
+
 /// True for the address of one backend: it has a port and is neither every address nor that of a group.
 pub fn is_connectable(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();

@@ -34,7 +34,8 @@ pub(in crate::config) use self::http::{grpc_service, header_line, host, is_autho
 pub(in crate::config) use self::key::key_part;
 pub(in crate::config) use self::log::{log_field, log_output};
 pub(in crate::config) use self::name::{
-    alpn, application_cookie, cookie_name, field_name, location, name, name_pattern, parameter_name, server_name,
+    NAME_RULE, alpn, application_cookie, cookie_name, field_name, location, name, name_pattern, parameter_name,
+    server_name,
 };
 pub(in crate::config) use self::payload::payload;
 pub(in crate::config) use self::quantity::{
@@ -45,7 +46,7 @@ pub(in crate::config) use self::request::{
     answered_field, compared_field, field_value, method, path_pattern, redirect_status, template,
 };
 
-pub use self::address::{backend_address, canonical as canonical_network, is_connectable};
+pub use self::address::{backend_address, canonical as canonical_network, is_connectable, order_address};
 pub use self::file::hex32;
 pub use self::name::{is_name, levels};
 

@@ -16,7 +16,7 @@ const LOCATION_DEPTH_MAX: usize = 8;
 /// Longest name of a cookie, field or parameter in bytes.
 const TOKEN_MAX: usize = 128;
 /// The rule for names, as error messages state it.
-const NAME_RULE: &str = "1 to 64 letters, digits, '.', '_' or '-'";
+pub(in crate::config) const NAME_RULE: &str = "1 to 64 letters, digits, '.', '_' or '-'";
 
 /// Reads a name that can be a metric label: 1 to 64 letters, digits, `.`, `_` or `-`.
 pub(in crate::config) fn name(value: &DeValue<'_>) -> ValueResult<String> {

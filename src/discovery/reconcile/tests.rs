@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{Balance, DiscoverSource};
+use crate::order::{NewBackend, OrderKind, OrderOrigin};
 
 const RULES: Discover = Discover {
     source: DiscoverSource::File(std::path::PathBuf::new()),
@@ -103,15 +104,39 @@ fn an_absent_backend_goes_when_nothing_holds_it_or_its_time_is_over() {
     let pool = pool
         .with_found(reconcile(&pool, &Discover { empty: OnEmpty::Apply, ..RULES }, &EMPTY, &none_is_own, 0).unwrap());
     let (deadline_ms, over_ms) = (300_000, 60_000);
-    let stays = |held: Holders, now_ms: i64| !unexpired(&pool, &RULES, &|_| held, now_ms).is_empty();
+    let stays = |held: Holders, now_ms: i64| unexpired(&pool, &|_| held, now_ms).found().count() > 0;
     let (connections, clients) =
         (Holders { by_connections: true, ..Holders::default() }, Holders { by_clients: true, ..Holders::default() });
     assert!(!stays(Holders::default(), 0));
     assert_eq!((stays(clients, deadline_ms - 1), stays(clients, deadline_ms)), (true, false));
     let end_ms = deadline_ms + over_ms;
     assert_eq!((stays(connections, end_ms - 1), stays(connections, end_ms)), (true, false));
-    let down = Discover { vanish: Vanish::Down, ..RULES };
-    assert_eq!(unexpired(&pool, &down, &|_| Holders::default(), i64::MAX).len(), 1);
+    let down = Pool { discover: Some(Discover { vanish: Vanish::Down, ..RULES }), ..pool.clone() };
+    assert_eq!(unexpired(&down, &|_| Holders::default(), i64::MAX).found().count(), 1);
+}
+
+#[test]
+fn what_an_order_removes_goes_by_the_same_times_whatever_the_rules_of_the_source_are() {
+    let (deadline_ms, over_ms) = (300_000, 60_000);
+    for vanish in [Vanish::Drain, Vanish::Down, Vanish::Remove] {
+        let pool = Pool { discover: Some(Discover { vanish, ..RULES }), ..pool(&["a", "b"]) };
+        let pool = pool.ordered("a", &OrderKind::Remove { now: false }, &OrderOrigin::Command, 0).unwrap();
+        let count = |held: Holders, now_ms: i64| unexpired(&pool, &|_| held, now_ms).backends.len();
+        let held = Holders { by_connections: true, by_clients: true };
+        assert_eq!((count(held, deadline_ms + over_ms - 1), count(held, deadline_ms + over_ms)), (2, 1));
+        assert_eq!(count(Holders { by_connections: false, ..held }, deadline_ms), 1);
+        assert_eq!(count(Holders::default(), 0), 1);
+        assert_eq!(unexpired(&pool, &|_| Holders::default(), 0).found().count(), 2, "its source names it");
+    }
+}
+
+#[test]
+fn a_source_cannot_take_the_name_of_a_backend_that_an_order_has_added() {
+    let new = OrderKind::Add(NewBackend::at("10.0.0.9:80"));
+    let pool = pool(&["a"]).ordered("b", &new, &OrderOrigin::Command, 0).unwrap();
+    let refused = "it names backend \"b\", which an order has added".to_owned();
+    assert_eq!(after(&pool, &RULES, &set(&["a", "b"]), 7), Err(refused));
+    assert_eq!(after(&pool, &RULES, &set(&["a", "c"]), 7).as_deref(), Ok("a c"));
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! [`fill`]: gives the pools of a configuration that is not in force yet the backends that their sources name.
+//! [`fill`]: gives the pools of a configuration that is not in force yet the backends that their sources name, and what
+//! orders at run time have made of them.
 //!
 //! Puts nothing in force. Invariant: a reload changes no set of a pool that is in force: only a look at its source
-//! does, by the same rules as here.
+//! does, by the same rules as here; nor does it end an order that its file does not contradict.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ pub(in crate::server) enum SourceProblem {
 }
 
 /// Gives each pool with a source the backends that it has in `in_force`. A pool that is not there gets those that its
-/// source names now, or else those in `last`, what the process before has kept.
+/// source names now, or else those in `last`, what the process before has kept. Orders at run time stand over both.
 pub(in crate::server) fn fill(
     config: &mut Config,
     in_force: Option<&Config>,
@@ -61,7 +62,29 @@ pub(in crate::server) fn fill(
         }
         *pool = next;
     }
+    problems.extend(config.pools.iter_mut().filter_map(|pool| order(pool, in_force, last)));
     problems
+}
+
+/// Has the orders at run time stand over a pool: those of the pool in force, or else those that the process before has
+/// kept, which are given up where they do not fit any more.
+fn order(pool: &mut Pool, in_force: Option<&Config>, last: Option<&RuntimeState>) -> Option<SourceProblem> {
+    let before = in_force.and_then(|config| config.pools.iter().find(|before| before.name == pool.name));
+    let next = match (before, last) {
+        (Some(before), _) => pool.with_orders(&before.orders),
+        (None, Some(last)) => pool.with_standing(last.orders(&pool.name, clock::now_ms(), clock::unix_ms())),
+        (None, None) => return None,
+    };
+    if next.orders.is_empty() {
+        return None;
+    }
+    if let Err(why) = next.is_possible() {
+        let why = format!("with the orders at run time: {why}; `sessile ready` and `sessile backend` change them");
+        return before
+            .map(|_| SourceProblem::Error(FileProblem::new(format!("pool \"{}\"", pool.name), "backend", why)));
+    }
+    *pool = next;
+    None
 }
 
 /// Gives each pool with a source the backends that it names now, for a command that asks no process. A source that
@@ -113,7 +136,7 @@ fn is_missing(source: &DiscoverSource) -> bool {
 
 /// The addresses at which this process accepts connections; `bound`: those of listeners with the ports that the kernel
 /// chose.
-pub(super) fn own_addresses(config: &Config, bound: &[(String, Vec<String>)]) -> Vec<Bind> {
+pub(in crate::server) fn own_addresses(config: &Config, bound: &[(String, Vec<String>)]) -> Vec<Bind> {
     let listeners = config.listeners.iter().flat_map(|listener| listener.bind.iter().cloned());
     let admin = config.process.admin.http.map(Bind::Tcp);
     let bound = bound.iter().flat_map(|(_, addresses)| addresses).filter_map(|address| address.parse().ok());
@@ -121,11 +144,11 @@ pub(super) fn own_addresses(config: &Config, bound: &[(String, Vec<String>)]) ->
 }
 
 /// True if a connection to this address comes to one of these.
-pub(super) fn reaches(own: &[Bind], address: SocketAddr) -> bool {
+pub(in crate::server) fn reaches(own: &[Bind], address: SocketAddr) -> bool {
     own.iter().any(|bind| bind.is_reached_by(&Address::Tcp(address)))
 }
 
 /// The clock of the process.
-pub(super) fn now_ms() -> i64 {
+pub(in crate::server) fn now_ms() -> i64 {
     i64::try_from(clock::now_ms()).unwrap_or(i64::MAX)
 }

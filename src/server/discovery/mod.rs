@@ -1,5 +1,6 @@
 //! Puts the backends in force that the sources of pools name: [`Server::discover`] for ever, [`fill`] for a
-//! configuration that is not in force yet.
+//! configuration that is not in force yet. [`Server::put_pool_in_force`] is the one way by which a set changes without a
+//! reload, for orders at run time, too.
 //!
 //! Decides nothing (`discovery::reconcile` does). Invariants: a change of a set is a snapshot on top of the
 //! configuration in force, and no file of the configuration is read for it; while nothing changes, no snapshot is made;
@@ -16,14 +17,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use self::first::find_backends;
-pub(super) use self::first::{SourceProblem, fill};
+pub(super) use self::first::{SourceProblem, fill, now_ms, own_addresses, reaches};
 
-use self::first::{now_ms, own_addresses, reaches};
 use self::looks::{Looks, SourceReading};
 use super::listen_sockets::ListenSockets;
 use super::{Server, lock_of};
 use crate::clock;
-use crate::config::{self, Config, Discover, Vanish};
+use crate::config::{self, Config, Discover, Problem, Vanish};
 use crate::discovery::found::Reading;
 use crate::discovery::reconcile::{ChangeKind, Holders, SetChange, changes, reconcile, unexpired};
 use crate::events::{self, Event, EventKind};
@@ -97,10 +97,10 @@ impl Server {
         match self.judge(pool, rules, &told.reading) {
             Ok(found) => {
                 self.note_good(&pool.name, rules);
-                let changed =
-                    self.put_found_in_force(&before, &pool.with_found(found), rules, &mut listen_sockets).await;
+                let after = self.put_pool_in_force(&before, &pool.with_found(found), &mut listen_sockets).await;
+                after.iter().for_each(|after| self.note_change(&before, after, &pool.name));
                 drop(listen_sockets);
-                self.keep_found(changed).await;
+                self.keep_found(after.is_some()).await;
             }
             Err(why) => self.note_failed(&pool.name, rules, why),
         }
@@ -111,9 +111,10 @@ impl Server {
         reconcile(pool, rules, reading, &|address| reaches(&own, address), now_ms())
     }
 
-    /// Removes backends that their sources do not name, as soon as nothing needs them.
+    /// Removes backends that their sources do not name, or that orders have removed, as soon as nothing needs them.
     async fn end_absences(&self) {
-        let has_absent = |pool: &&config::Pool| pool.found().any(|backend| backend.absence().is_some());
+        let has_absent =
+            |pool: &&config::Pool| pool.found().chain(&pool.backends).any(|backend| backend.absence().is_some());
         let names: Vec<_> = {
             let snapshot = self.current.load();
             snapshot.config.pools.iter().filter(has_absent).map(|pool| pool.name.clone()).collect()
@@ -123,42 +124,44 @@ impl Server {
             let mut listen_sockets = self.listen_sockets.lock().await;
             let before = self.current.load_full();
             let Some(pool) = before.pool(&name).map(|pool| pool.config().clone()) else { continue };
-            let Some(rules) = pool.discover.clone() else { continue };
-            changed |= self.put_found_in_force(&before, &pool, &rules, &mut listen_sockets).await;
+            let after = self.put_pool_in_force(&before, &pool, &mut listen_sockets).await;
+            after.iter().for_each(|after| self.note_change(&before, after, &name));
+            changed |= after.is_some();
         }
         self.keep_found(changed).await;
     }
 
-    /// Puts a pool in force that has other found backends, without those that have no time left. True: something has
-    /// changed.
-    async fn put_found_in_force(
+    /// Puts a pool in force that has other backends, without those that have no time left, and returns the snapshot;
+    /// `None`: nothing has changed.
+    pub(super) async fn put_pool_in_force(
         &self,
         before: &Arc<Snapshot>,
         next: &config::Pool,
-        rules: &Discover,
         listen_sockets: &mut ListenSockets,
-    ) -> bool {
-        let name = next.name.clone();
-        let Some(config) = with_pool(before, next, rules, now_ms()).filter(|_| !self.stopping.load(Relaxed)) else {
-            return false;
-        };
-        let mut plan = match listen_sockets.plan(&config) {
-            Ok(plan) => plan,
-            // Every address is bound already.
-            Err(problems) => {
-                problems.iter().for_each(|problem| tracing::error!("{problem}"));
-                return false;
-            }
-        };
+    ) -> Option<Arc<Snapshot>> {
+        let config = with_pool(before, next, now_ms())?;
+        self.put_backends_in_force(before, config, listen_sockets).await
+    }
+
+    /// Puts a configuration in force that differs from the one before in backends alone; no file is read for it. `None`:
+    /// it is not in force, because the process stops, or for a reason in the log.
+    async fn put_backends_in_force(
+        &self,
+        before: &Arc<Snapshot>,
+        config: Config,
+        listen_sockets: &mut ListenSockets,
+    ) -> Option<Arc<Snapshot>> {
+        if self.stopping.load(Relaxed) {
+            return None;
+        }
+        let in_log = |problems: Vec<Problem>| problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        // Every address is bound already.
+        let mut plan = listen_sockets.plan(&config).map_err(in_log).ok()?;
         let loaded = LoadedFiles::of(before);
         let snapshot = Arc::new(Snapshot::build(config, loaded, Some(before), self.workers.len(), &self.admission));
-        if let Err(problems) = ListenSockets::listen(&mut plan, &snapshot.config) {
-            problems.iter().for_each(|problem| tracing::error!("{problem}"));
-            return false;
-        }
+        ListenSockets::listen(&mut plan, &snapshot.config).map_err(in_log).ok()?;
         self.swap(Some(before), &snapshot, plan, listen_sockets).await;
-        self.note_changes(before, &snapshot, &name, rules);
-        true
+        Some(snapshot)
     }
 
     /// Writes the state file after a change, so that a start without the source has the set.
@@ -169,11 +172,25 @@ impl Server {
         }
     }
 
-    /// Says in the log and by events what has changed of a set.
-    fn note_changes(&self, before: &Snapshot, now: &Snapshot, pool: &str, rules: &Discover) {
-        let found = |snapshot: &'_ Snapshot| snapshot.pool(pool).map(|pool| pool.config().found().cloned().collect());
-        let (was, is): (Vec<_>, Vec<_>) = (found(before).unwrap_or_default(), found(now).unwrap_or_default());
-        let changes = changes(was.iter(), is.iter());
+    /// Says in the log and by events what has changed of a set by its source, or by the end of removals.
+    fn note_change(&self, before: &Snapshot, now: &Snapshot, pool: &str) {
+        let Some((was, is)) = before.pool(pool).zip(now.pool(pool)) else { return };
+        let (was, is) = (was.config(), is.config());
+        match &is.discover {
+            Some(rules) if !was.found().eq(is.found()) => self.note_found(before, now, (was, is), rules),
+            _ => self.note_left(before, now, (was, is)),
+        }
+    }
+
+    fn note_found(
+        &self,
+        before: &Snapshot,
+        now: &Snapshot,
+        (was, is): (&config::Pool, &config::Pool),
+        rules: &Discover,
+    ) {
+        let pool = is.name.as_str();
+        let changes = changes(was.found(), is.found());
         let named: Vec<_> = changes.iter().take(NAMED_MAX).map(ToString::to_string).collect();
         let more = match changes.len().saturating_sub(NAMED_MAX) {
             0 => String::new(),
@@ -183,8 +200,7 @@ impl Server {
         let text = format!("pool {pool:?}: {}: {named}{more}, as generation {generation}", rules.source);
         tracing::info!("{text}");
         let event = events::note(clock::unix_ms(), Event::new(EventKind::Discovered, &text).of_pool(pool));
-        let oldest = events::ring().oldest();
-        lock_of(&self.pool_changes).note(&before.config, &now.config, event, oldest, &[]);
+        self.note_cause(before, now, event);
         changes.iter().filter_map(|change| of_backend(pool, rules, change)).for_each(|event| {
             events::info(clock::unix_ms(), event);
         });
@@ -192,6 +208,23 @@ impl Server {
         let report = discoveries.entry(pool.to_owned()).or_default();
         report.changes += 1;
         report.changed_unix_s = Some(clock::unix_s());
+    }
+
+    /// Says that backends which orders have removed have left.
+    fn note_left(&self, before: &Snapshot, now: &Snapshot, (was, is): (&config::Pool, &config::Pool)) {
+        for change in changes(was.backends.iter(), is.backends.iter()) {
+            let text = format!("backend {}/{}: removed, its drain is over", is.name, change.name);
+            tracing::info!("{text}, as generation {}", now.generation);
+            let event = Event::new(EventKind::Ordered, &text).of_backend(&is.name, &change.name);
+            let event = events::note(clock::unix_ms(), event);
+            self.note_cause(before, now, event);
+        }
+    }
+
+    /// Notes the event that stands for a change, so that a move is explained by it.
+    pub(super) fn note_cause(&self, before: &Snapshot, now: &Snapshot, event: u64) {
+        let oldest = events::ring().oldest();
+        lock_of(&self.pool_changes).note(&before.config, &now.config, event, oldest, &[]);
     }
 
     fn note_good(&self, pool: &str, rules: &Discover) {
@@ -215,12 +248,12 @@ impl Server {
     }
 }
 
-/// The configuration in force with this pool, without those of its found backends that have no time left; `None`: nothing
-/// is another.
-fn with_pool(in_force: &Snapshot, next: &config::Pool, rules: &Discover, now_ms: i64) -> Option<Config> {
+/// The configuration in force with this pool, without those of its backends that have no time left; `None`: nothing is
+/// another.
+fn with_pool(in_force: &Snapshot, next: &config::Pool, now_ms: i64) -> Option<Config> {
     let now = in_force.pool(&next.name)?;
-    let next = next.with_found(unexpired(next, rules, &|name| held(now, name), now_ms));
-    if next.backends == now.config().backends {
+    let next = unexpired(next, &|name| held(now, name), now_ms);
+    if next == *now.config() {
         return None;
     }
     let mut config = (*in_force.config).clone();

@@ -1,8 +1,12 @@
-//! Random sequences of readings, commands and reloads against a model, which knows names, times and rules alone.
+//! Random sequences of readings, commands, orders, reloads and restarts against a model, which knows names, times and
+//! rules alone.
+
+mod ordered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::ordered::Ordered;
 use super::*;
 use crate::admission::Admission;
 use crate::config::{Address, Backend};
@@ -33,6 +37,14 @@ struct Known {
     weight: u16,
     /// Since when the source does not name it.
     absent_ms: Option<i64>,
+    /// Since when an order has it leave.
+    leaves_ms: Option<i64>,
+}
+
+impl Known {
+    fn at(port: u16) -> Self {
+        Self { port, weight: 1, absent_ms: None, leaves_ms: None }
+    }
 }
 
 impl Written {
@@ -40,7 +52,7 @@ impl Written {
         let mut backends = BTreeMap::new();
         for name in ["s1", "s2", "p1", "p2"].into_iter().filter(|_| random.one_in(3)).collect::<Vec<_>>() {
             let port = 1 + random.below(3) as u16;
-            backends.insert(name.to_owned(), Known { port, weight: 1 + random.below(3) as u16, absent_ms: None });
+            backends.insert(name.to_owned(), Known { weight: 1 + random.below(3) as u16, ..Known::at(port) });
         }
         let vanish = random.one_of(&["drain", "drain", "down", "remove"]);
         Self { backends, vanish, empty: random.one_of(&["keep", "apply"]), most: random.one_of(&[4, 8, 1_024]) }
@@ -70,6 +82,8 @@ impl Written {
 struct Model {
     written: Written,
     found: BTreeMap<String, Known>,
+    /// What orders have made of backends.
+    orders: BTreeMap<String, Ordered>,
     /// Deadlines of drains by command.
     ordered: BTreeMap<String, i64>,
     /// Tells a backend from another one that has had its name, or from itself at another address.
@@ -80,8 +94,21 @@ struct Model {
 }
 
 impl Model {
-    fn all(&self) -> BTreeMap<String, Known> {
+    /// What file and source name.
+    fn plain(&self) -> BTreeMap<String, Known> {
         self.written.backends.clone().into_iter().chain(self.found.clone()).collect()
+    }
+
+    /// What is in force.
+    fn all(&self) -> BTreeMap<String, Known> {
+        let mut all = self.plain();
+        for (name, order) in &self.orders {
+            match order.in_force(all.get(name)) {
+                Some(known) => drop(all.insert(name.clone(), known)),
+                None => drop(all.remove(name)),
+            }
+        }
+        all
     }
 
     fn read(&mut self, reading: &Reading, now_ms: i64) {
@@ -90,7 +117,10 @@ impl Model {
             Reading::Empty { .. } if self.written.empty == "apply" => &[],
             _ => return,
         };
-        let collides = named.iter().any(|found| self.written.backends.contains_key(&*found.name));
+        let collides = |name: &str| {
+            self.written.backends.contains_key(name) || self.orders.get(name).is_some_and(|order| order.added.is_some())
+        };
+        let collides = named.iter().any(|found| collides(&found.name));
         let is_own = named.iter().any(|found| found.address.port() == 9);
         if collides || is_own || named.len() > self.written.most {
             return;
@@ -98,7 +128,7 @@ impl Model {
         let before = std::mem::take(&mut self.found);
         for Found { name, address, weight, state, .. } in named {
             let weight = if *state == Some(FoundState::Drain) { 0 } else { weight.unwrap_or(1) as u16 };
-            self.found.insert(name.to_string(), Known { port: address.port(), weight, absent_ms: None });
+            self.found.insert(name.to_string(), Known { weight, ..Known::at(address.port()) });
         }
         let mut gone: Vec<_> = before.into_iter().filter(|(name, _)| !self.found.contains_key(name)).collect();
         gone.iter_mut().for_each(|(_, known)| known.absent_ms = known.absent_ms.or(Some(now_ms)));
@@ -107,6 +137,7 @@ impl Model {
         let room = self.written.most - self.found.len();
         let stays = if self.written.vanish == "remove" { 0 } else { room };
         self.found.extend(gone.into_iter().take(stays));
+        self.follow();
     }
 
     fn pass(&mut self, now_ms: i64) {
@@ -121,11 +152,20 @@ impl Model {
             (_, "remove") => false,
             (Some(since_ms), _) => is_held(name) && now_ms < since_ms + DRAIN_DEADLINE_MS + DRAIN_OVER_MS,
         });
+        for (name, order) in &mut self.orders {
+            if let Some(leaves) = &mut order.leaves {
+                let over =
+                    |since_ms: &mut i64| !is_held(name) || now_ms >= *since_ms + DRAIN_DEADLINE_MS + DRAIN_OVER_MS;
+                leaves.since_ms.take_if(over);
+            }
+        }
+        self.follow();
     }
 
     fn reload(&mut self, written: Written) {
         self.found.retain(|name, _| !written.backends.contains_key(name));
         self.written = written;
+        self.follow();
     }
 
     /// After every step: who lives, and which commands stand.
@@ -159,22 +199,22 @@ impl Model {
         assert_eq!(is, all.keys().cloned().collect::<BTreeSet<_>>(), "{what}");
         for (backend, config) in pool.backends().iter().zip(&pool.config().backends) {
             let (name, known) = (backend.name(), &all[backend.name()]);
-            let Known { port, weight, absent_ms } = known.clone();
+            let Known { port, weight, absent_ms, leaves_ms } = known.clone();
             assert_eq!(
                 (&*backend.address().to_string(), config.weight),
                 (&*format!("10.0.0.1:{port}"), weight),
                 "{what}"
             );
             let is_absent = absent_ms.is_some();
-            let by_source =
-                absent_ms.filter(|_| self.written.vanish != "down").map(|since_ms| since_ms + DRAIN_DEADLINE_MS);
+            let by_source = absent_ms.filter(|_| self.written.vanish != "down").or(leaves_ms);
+            let by_source = by_source.map(|since_ms| since_ms + DRAIN_DEADLINE_MS);
             let deadline_ms = self.ordered.get(name).copied().or(by_source);
             let drains = (deadline_ms.is_some(), deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms));
             let now = u64::try_from(now_ms).unwrap();
             assert_eq!((backend.draining(), backend.drained(now)), drains, "{what}: {name} {known:?}");
             let is_down = is_absent && self.written.vanish == "down";
             assert_eq!(backend.standing() == CheckState::Down, is_down, "{what}: {name} {known:?}");
-            assert_eq!(backend.has_left_source(), is_absent, "{what}: {name}");
+            assert_eq!(backend.has_left_source(), is_absent || leaves_ms.is_some(), "{what}: {name}");
         }
         assert_eq!(pool.digest(), self.digest(), "{what}");
     }
@@ -227,6 +267,7 @@ impl World {
         let mut model = Model {
             written,
             found: BTreeMap::new(),
+            orders: BTreeMap::new(),
             ordered: BTreeMap::new(),
             lives: BTreeMap::new(),
             open: Vec::new(),
@@ -255,7 +296,7 @@ impl World {
             None => Some(pool.clone()),
         };
         let is_taken = next.is_some();
-        if let Some(config) = next.and_then(|next| with_pool(&before, &next, rules, self.now_ms)) {
+        if let Some(config) = next.and_then(|next| with_pool(&before, &next, self.now_ms)) {
             self.put_in_force(config);
         }
         reading.into_iter().for_each(|reading| self.model.read(reading, self.now_ms));
@@ -306,13 +347,13 @@ impl World {
 }
 
 #[test]
-fn a_thousand_sequences_of_readings_commands_and_reloads_come_to_what_the_model_says() {
+fn a_thousand_sequences_of_readings_orders_reloads_and_restarts_come_to_what_the_model_says() {
     for seed in 0..1_000 {
         let mut random = Random::new(seed);
         let mut world = World::new(&mut random);
         let is_named = random.one_in(3);
         for step in 0..30 {
-            match random.below(10) {
+            match random.below(14) {
                 0..4 => {
                     let reading = reading(&mut random, is_named);
                     world.look(Some(&reading));
@@ -321,6 +362,8 @@ fn a_thousand_sequences_of_readings_commands_and_reloads_come_to_what_the_model_
                 5 | 6 => world.order(&mut random),
                 7 => world.connect(&mut random),
                 8 => world.reload(&mut random),
+                9..12 => world.change(&mut random),
+                12 if random.one_in(3) => world.restart(),
                 _ => world.now_ms += random.one_of(&[0, 500, 2_000, 5_000, 20_000]),
             }
             world.model.settle();

@@ -180,7 +180,12 @@ fn a_backend_that_is_gone_is_named_and_the_others_go_on() {
     order(&before, "gone", AdminState::Drain, NOW_MS);
     order(&before, "a", AdminState::Drain, NOW_MS);
     let mut state = RuntimeState::of(&before, NOW_MS, UNIX_MS);
-    state.pools.push(RuntimePool { name: "old".into(), backends: state.pools[0].backends.clone(), found: vec![] });
+    state.pools.push(RuntimePool {
+        name: "old".into(),
+        backends: state.pools[0].backends.clone(),
+        found: vec![],
+        orders: vec![],
+    });
     let next = three();
     let said = restart(&state, &next);
     assert!(next.pools[0].backends()[0].draining());

@@ -176,6 +176,12 @@ impl Predecessor {
         self.secret.clone()
     }
 
+    /// What commands, time and sources have made of its backends until it gave its state; `None`: nothing that can be
+    /// read.
+    pub(in crate::server) fn runtime_state(&self) -> Option<RuntimeState> {
+        RuntimeState::from_value(self.runtime.clone()).ok()
+    }
+
     /// Takes its admin sockets, for a process with this configuration.
     pub(in crate::server) fn take_admin(&mut self, config: &config::Admin) -> SocketCopies {
         let copies = std::mem::take(&mut self.admin);
