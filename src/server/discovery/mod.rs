@@ -145,7 +145,7 @@ impl Server {
 
     /// Puts a configuration in force that differs from the one before in backends alone; no file is read for it. `None`:
     /// it is not in force, because the process stops, or for a reason in the log.
-    async fn put_backends_in_force(
+    pub(super) async fn put_backends_in_force(
         &self,
         before: &Arc<Snapshot>,
         config: Config,
