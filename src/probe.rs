@@ -58,7 +58,8 @@ impl Probes {
     }
 
     /// Checks exactly these pools from now on. Must be called at start and after each reload, on the runtime that runs
-    /// the checks. The task of a kept backend goes on; a removed backend ends its task; changed settings restart it.
+    /// the checks. The task of a kept backend goes on; a removed backend ends its task; changed settings restart it. A
+    /// backend without an address has no task.
     pub fn adopt(&mut self, pools: &[Arc<Pool>], tls: &Termination) {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
@@ -72,6 +73,9 @@ impl Probes {
             for backend in pool.backends() {
                 if settings.check.agent.is_none() {
                     backend.forget_agent();
+                }
+                if backend.has_no_address() {
+                    continue;
                 }
                 let id = (pool.name().to_owned(), backend.name().to_owned());
                 let task = before
@@ -290,6 +294,7 @@ fn tls_of(settings: &CheckSettings) -> (bool, Option<&'static [u8]>) {
 /// Connects from an address of the pool, at this port instead of the backend's own.
 async fn connect(address: &Address, settings: &CheckSettings, port: Option<u16>) -> io::Result<Box<dyn CheckStream>> {
     match address {
+        Address::Name(_) => Err(io::ErrorKind::HostUnreachable.into()),
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         Address::Tcp(address) => {
             let mut address = *address;
@@ -316,7 +321,7 @@ async fn handshake(
         (None, Some(upstream), _) => upstream.name(address),
         // rustls never sends an address as a server name.
         (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
-        (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+        (None, None, Address::Unix(_) | Address::Name(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
     };
     let no_http2 = || CheckFailure::Backend("TLS: the backend does not choose \"h2\" by ALPN".to_owned());
     let stream = match TlsConnector::from(config).connect(name, stream).await {
@@ -356,6 +361,7 @@ fn host_of(host: Option<&str>, address: &Address) -> String {
         (Some(host), _) => host.to_owned(),
         (None, Address::Tcp(address)) => address.to_string(),
         (None, Address::Unix(_)) => "localhost".to_owned(),
+        (None, Address::Name(name)) => name.to_string(),
     }
 }
 

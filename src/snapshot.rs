@@ -176,6 +176,7 @@ impl Snapshot {
                 let rule = rings.rule(pool).map(|rule| rule.beside(&ids));
                 let pool = stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule));
                 pool.date(now_ms);
+                pool.await_addresses();
                 Arc::new(pool)
             })
             .collect();

@@ -9,7 +9,7 @@ mod steer;
 pub mod unix_file;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -22,7 +22,6 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use self::unix_file::UnixFile;
 use crate::config::Address;
 use crate::fault::Fault;
-use crate::waiting;
 
 pub use self::defer_accept::{DeferAccept, defer_accept};
 pub use self::in_use::{listening_at, why_in_use};
@@ -135,13 +134,10 @@ pub(crate) fn knock(path: &Path) -> io::Result<()> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
 }
 
-/// Looks up `host:port`; blocks for as long as the resolver does. No resolver is needed for the hosts `localhost` and `*`,
-/// which is every address of the machine.
+/// The addresses of `host:port` for the hosts `localhost` and `*`, which is every address of the machine. No other name is
+/// looked up.
 pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
-    match own_addresses(name) {
-        Some(own) => Ok(own),
-        None => waiting::on(|| format!("looking up \"{name}\""), || Ok(name.to_socket_addrs()?.collect())),
-    }
+    own_addresses(name).ok_or_else(|| io::Error::other("it is no name of this machine"))
 }
 
 /// The addresses of a host that is this machine: that of IPv4, and that of IPv6 where the kernel has it. `None`: the host
@@ -208,6 +204,7 @@ pub fn connect(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Fault> {
         Address::Tcp(SocketAddr::V4(_)) => (AddressFamily::INET, Some(rustix::net::ipproto::TCP)),
         Address::Tcp(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(rustix::net::ipproto::TCP)),
         Address::Unix(_) => (AddressFamily::UNIX, None),
+        Address::Name(_) => return Err(Fault::Unreachable),
     };
     let socket =
         rustix::net::socket_with(family, SocketType::STREAM, flags, protocol).map_err(|error| match error {
@@ -227,6 +224,7 @@ pub fn connect(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Fault> {
         Address::Unix(path) => {
             SocketAddrUnix::new(path.as_path()).and_then(|path| rustix::net::connect(&socket, &path))
         }
+        Address::Name(_) => Err(Errno::HOSTUNREACH),
     };
     match (answer, to) {
         (Ok(()) | Err(Errno::INPROGRESS), _) => Ok(socket),

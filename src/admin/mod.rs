@@ -183,6 +183,9 @@ pub struct ReloadVerdict {
     pub changes: Vec<String>,
     /// What is allowed but looks wrong, one sentence each.
     pub warnings: Vec<String>,
+    /// Backends that are written with a name: all addresses of each, and the one that is taken.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// Problems that the reload was refused for; empty if it was accepted.
     pub problems: Vec<String>,
 }

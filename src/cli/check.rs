@@ -4,6 +4,7 @@
 //! `run` and `reload`, as this user, would refuse the configuration for its text or for a file.
 
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use super::load::RunningProcess;
 use super::{CommandError, EXIT_USAGE, load};
 use crate::config::Problem;
-use crate::server;
+use crate::server::{self, Examination, ResolvedName};
 
 /// Arguments of `sessile check`.
 #[derive(Debug, clap::Args)]
@@ -45,8 +46,10 @@ impl CheckArgs {
     fn found(&self, file: &Path) -> Result<CheckFindings, CommandError> {
         let text = load::read(file)?;
         Ok(match load::in_time(move || server::examine(&text))? {
-            Ok(problems) => CheckFindings { accepted: true, problems, live: self.against_the_process(file)? },
-            Err(problems) => CheckFindings { accepted: false, problems, live: Vec::new() },
+            Ok(Examination { warnings: problems, names }) => {
+                CheckFindings { accepted: true, problems, live: self.against_the_process(file)?, names }
+            }
+            Err(problems) => CheckFindings { accepted: false, problems, live: Vec::new(), names: Vec::new() },
         })
     }
 
@@ -69,6 +72,8 @@ struct CheckFindings {
     problems: Vec<Problem>,
     /// What the running process warns of.
     live: Vec<String>,
+    /// Backends that are written with a name.
+    names: Vec<ResolvedName>,
 }
 
 fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
@@ -86,6 +91,7 @@ fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(),
     for warning in &found.live {
         writeln!(out, "{file}: warning: {warning}")?;
     }
+    found.names.iter().try_for_each(|name| writeln!(out, "{file}: {name}"))?;
     let count = found.problems.len() + found.live.len();
     let s = if count == 1 { "" } else { "s" };
     match (accepted, count) {
@@ -104,6 +110,8 @@ struct CheckReport<'a> {
     warnings: Vec<CheckRow<'a>>,
     /// What the running process warns of, with `--live`.
     live: &'a [String],
+    /// Backends that are written with a name.
+    names: Vec<NameRow<'a>>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +122,25 @@ struct CheckRow<'a> {
     object: &'a str,
     message: &'a str,
     hint: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct NameRow<'a> {
+    pool: &'a str,
+    backend: &'a str,
+    /// The name, with the port.
+    name: String,
+    /// All addresses of the answer, the lowest first.
+    answers: &'a [IpAddr],
+    /// The one that is taken; `None`: the backend would be down.
+    address: Option<SocketAddr>,
+}
+
+impl<'a> From<&'a ResolvedName> for NameRow<'a> {
+    fn from(name: &'a ResolvedName) -> Self {
+        let ResolvedName { pool, backend, name, answers, address } = name;
+        Self { pool, backend, name: name.to_string(), answers, address: *address }
+    }
 }
 
 impl<'a> From<&'a Problem> for CheckRow<'a> {
@@ -132,6 +159,7 @@ fn print_json(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Resul
         problems,
         warnings,
         live: &found.live,
+        names: found.names.iter().map(NameRow::from).collect(),
     };
     super::print_json(out, &report)
 }

@@ -1,8 +1,8 @@
 //! Reads a configuration file, or finds the running process, for a command.
 //!
 //! The rules are in `config::check`. Invariants: writes no file and binds no socket; the only use of the network is to
-//! resolve DNS names in the file; what does not answer is an error in time, but for a pipe that the caller has opened for
-//! the command itself (`/dev/stdin`, `/dev/fd/63`).
+//! ask name servers for the sources of pools; what does not answer is an error in time, but for a pipe that the caller has
+//! opened for the command itself (`/dev/stdin`, `/dev/fd/63`).
 
 use std::fs::File;
 use std::io;

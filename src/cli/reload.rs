@@ -8,6 +8,9 @@ use std::io::Write;
 use super::{CommandError, EXIT_USAGE, client, load::RunningProcess, print_json};
 use crate::admin::ReloadVerdict;
 
+/// Most backends with a name that are printed.
+const NAMES_MAX: usize = 16;
+
 /// Arguments of `sessile reload`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reload {
@@ -47,6 +50,10 @@ fn print(out: &mut impl Write, verdict: &ReloadVerdict) -> Result<(), CommandErr
         for line in lines {
             writeln!(out, "  {what}{line}")?;
         }
+    }
+    verdict.names.iter().take(NAMES_MAX).try_for_each(|line| writeln!(out, "  {line}"))?;
+    if let Some(more @ 1..) = verdict.names.len().checked_sub(NAMES_MAX) {
+        writeln!(out, "  and {more} more names: `sessile status --json` has them")?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! `--wide`. Invariant: `--json` prints the response of `/status`; the tables add the hottest keys of `/stick-table`.
 
 mod fleet;
+mod names;
 pub(super) mod narrow;
 
 use std::fmt::Write as _;
@@ -125,6 +126,7 @@ fn head(status: &metrics::Status) -> String {
             let _ = writeln!(head, "pool {pool}: {source}: {why}; the last backends stay");
         }
     }
+    head += &names::lines(status);
     head += &status.fleet.as_ref().map_or_else(String::new, fleet::line);
     if status.log_lost + status.log_dropped > 0 {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);

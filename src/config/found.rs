@@ -4,7 +4,7 @@
 //! Reads no source (`discovery` does). Invariant: no two backends of a pool have one name, and those that were found
 //! come last, in the order of their names.
 
-use super::{Absence, Backend, BackendOrigin, Balance, Pool};
+use super::{Absence, Address, Backend, BackendOrigin, Balance, HostPort, Pool, Resolve};
 
 /// Most points of a ring: 16 bytes each, so 64 MiB a pool.
 pub(super) const RING_POINTS_MAX: u64 = 4_000_000;
@@ -22,6 +22,21 @@ impl Backend {
             BackendOrigin::Found { absence } => absence,
             BackendOrigin::Ordered { removal } => removal,
         }
+    }
+
+    /// True if no address is known of the name that is written as its address.
+    pub fn has_no_address(&self) -> bool {
+        matches!(self.address, Address::Name(_))
+    }
+
+    /// The name of which the backend follows the address; `None`: it stays where it is.
+    pub fn followed_name(&self) -> Option<&HostPort> {
+        self.host.as_ref().filter(|_| !self.is_found())
+    }
+
+    /// The address as it is written: a name stands for every address that it has.
+    pub fn written_address(&self) -> Address {
+        self.host.clone().map_or_else(|| self.address.clone(), Address::Name)
     }
 }
 
@@ -50,6 +65,12 @@ impl Pool {
     pub fn with_written(&self, written: Vec<Backend>) -> Self {
         let found = self.found().filter(|found| written.iter().all(|written| written.name != found.name));
         self.with_plain(written.iter().chain(found).cloned().collect())
+    }
+
+    /// The backends of which name servers are asked for the address from time to time, each with its name.
+    pub fn followed(&self) -> impl Iterator<Item = (&Backend, &HostPort)> {
+        let follows = |backend: &&Backend| self.resolve == Resolve::Ttl || backend.has_no_address();
+        self.written().filter(follows).filter_map(|backend| Some((backend, backend.followed_name()?)))
     }
 }
 

@@ -240,6 +240,7 @@ pub static POOL: TableKeys = TableKeys {
         "send_proxy_tlvs",
         "on_marked_down",
         "backend",
+        "resolve",
         "discover",
         "range",
         "check",

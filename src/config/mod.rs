@@ -29,6 +29,7 @@ mod foreign;
 mod found;
 mod headers;
 mod health;
+mod host;
 mod key_part;
 pub mod keys;
 mod listener;
@@ -59,6 +60,7 @@ pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use headers::{HeaderRules, HeaderValue, RequestFact, ValuePart};
 pub use health::{Check, CheckKind, Eject, HttpCheck};
+pub use host::{HostPort, Resolve};
 pub use key_part::KeyPart;
 pub use listener::{Bind, ConnectionRules, Fallback, Listener, ProxyIn, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
@@ -80,7 +82,9 @@ pub use timeouts::OwnTimeouts;
 pub use tls::{
     Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, ShownCertificate, Tls, TlsRules, TlsVersion,
 };
-pub use value::{backend_address, canonical_network, hex32, is_connectable, is_name, levels, order_address};
+pub use value::{
+    backend_address, canonical_network, hex32, is_connectable, is_name, levels, order_address, shown_address,
+};
 pub use written::Written;
 
 /// All settings of one configuration file. Two are equal if they mean the same, however they are written.
@@ -163,7 +167,7 @@ pub struct Process {
     pub log: Log,
     /// Pools that `/metrics` shows.
     pub metrics_pools: MetricsPools,
-    /// Name servers that are asked for backends, in this order; empty: those of the host.
+    /// Name servers that are asked for backends and for their names, in this order; empty: those of the host.
     pub resolvers: Vec<SocketAddr>,
 }
 

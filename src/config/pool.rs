@@ -14,8 +14,8 @@ use ipnet::IpNet;
 pub use self::orders::{Instead, PoolOrders, Removal, StandingOrder};
 
 use super::{
-    BackendOrigin, Check, Cookie, Discover, Eject, HeaderRules, KeyPart, OnDown, OnFull, OwnTimeouts, PoolTls,
-    RequestLimits, StickTableRules, Tls,
+    BackendOrigin, Check, Cookie, Discover, Eject, HeaderRules, HostPort, KeyPart, OnDown, OnFull, OwnTimeouts,
+    PoolTls, RequestLimits, Resolve, StickTableRules, Tls,
 };
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -55,6 +55,8 @@ pub struct Pool {
     pub drain_deadline: Duration,
     /// Time after the deadline over which open connections are closed evenly.
     pub drain_over: Duration,
+    /// When name servers are asked for the names of backends.
+    pub resolve: Resolve,
     /// What names backends beside those of the file; `None`: nothing does.
     pub discover: Option<Discover>,
     /// Backends in the order of the file, and behind them those of `discover` and those that orders have added, each in
@@ -203,8 +205,10 @@ impl Balance {
 pub struct Backend {
     /// Name of the backend; unique in the pool. Pool and name are its identity.
     pub name: String,
-    /// Address to connect to. A DNS name is resolved when the file is loaded.
+    /// Address to connect to.
     pub address: Address,
+    /// The name that is written as its address; `None`: the address itself is written.
+    pub host: Option<HostPort>,
     /// Weight, 0 to 256; a backend of weight 0 gets no new keys.
     pub weight: u16,
     /// Levels of the location, outermost first: `"dc1/host3"`; empty: none.
@@ -217,13 +221,15 @@ pub struct Backend {
     pub origin: BackendOrigin,
 }
 
-/// Address of a backend, resolved at load.
+/// Address of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// IP address and port; never port 0.
     Tcp(SocketAddr),
     /// Path of a unix socket.
     Unix(PathBuf),
+    /// A name of which no address is known: nothing can connect to it, and the backend is down.
+    Name(HostPort),
 }
 
 impl std::fmt::Display for Address {
@@ -231,6 +237,7 @@ impl std::fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Name(name) => write!(f, "{name}"),
         }
     }
 }
@@ -335,6 +342,7 @@ impl Pool {
             slow_start: None,
             drain_deadline: Duration::from_secs(300),
             drain_over: Duration::from_secs(60),
+            resolve: Resolve::Ttl,
             discover: None,
             backends,
             orders: PoolOrders::default(),
@@ -363,6 +371,7 @@ impl Backend {
         Self {
             name: name.to_owned(),
             address,
+            host: None,
             weight: 1,
             location: vec![],
             backup: false,

@@ -95,14 +95,19 @@ fn check(pool: &Pool, rules: &Discover, found: &[Found], is_own: &dyn Fn(SocketA
         if added.contains(&**name) {
             return Err(format!("it names backend \"{name}\", which an order has added"));
         }
-        if !is_connectable(*address) {
-            return Err(format!("backend \"{name}\": {address} is not an address that can be connected to"));
-        }
-        if is_own(*address) {
-            return Err(format!("backend \"{name}\": {address} is an address of this process: connections would loop"));
+        if let Some(why) = refusal(*address, is_own) {
+            return Err(format!("backend \"{name}\": {why}"));
         }
     }
     Ok(())
+}
+
+/// Why no backend can be at an address; `None`: one can.
+pub fn refusal(address: SocketAddr, is_own: &dyn Fn(SocketAddr) -> bool) -> Option<String> {
+    if !is_connectable(address) {
+        return Some(format!("{address} is not an address that can be connected to"));
+    }
+    is_own(address).then(|| format!("{address} is an address of this process: connections would loop"))
 }
 
 /// The backend that a source names.
@@ -114,6 +119,7 @@ fn backend(found: &Found) -> Result<Backend, String> {
     Ok(Backend {
         name: name.to_string(),
         address: Address::Tcp(*address),
+        host: None,
         weight: if drains { 0 } else { weight as u16 },
         location: levels(location).map_err(|why| format!("backend \"{name}\": location \"{location}\" {why}"))?,
         backup: false,

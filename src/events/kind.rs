@@ -56,6 +56,12 @@ kinds! {
     DiscoverFailed = "discover_failed";
     /// What the source of a pool says is taken again.
     DiscoverWorks = "discover_works";
+    /// The name of a backend has another address, and that is in force.
+    Resolved = "resolved";
+    /// What is found of the name of a backend is not taken, with the reason; its last address stays, or the backend is down.
+    ResolveFailed = "resolve_failed";
+    /// What is found of the name of a backend is taken again.
+    ResolveWorks = "resolve_works";
     /// A configuration was refused, with its first problem.
     ReloadRefused = "reload_refused";
     /// Checks have found a backend down, with the reason.
@@ -133,19 +139,25 @@ impl EventKind {
             Self::FleetDown => &[Self::FleetUp],
             Self::ReloadRefused => &[Self::Reload],
             Self::DiscoverFailed => &[Self::DiscoverWorks],
+            Self::ResolveFailed => &[Self::ResolveWorks],
             _ => &[],
         }
     }
 
     /// True if an event of this kind puts other backends or rules in force.
     pub fn is_of_configuration(self) -> bool {
-        matches!(self, Self::Reload | Self::Discovered | Self::Ordered)
+        matches!(self, Self::Reload | Self::Discovered | Self::Resolved | Self::Ordered)
     }
 
     /// True if a condition that an event of this kind has begun is one of a process, and unknown to the next one.
     pub fn ends_with_its_process(self) -> bool {
-        use EventKind::{AcceptPaused, DiscoverFailed, FileFailed, Limit, LogLost, ReloadRefused, TableFull};
-        matches!(self, AcceptPaused | DiscoverFailed | FileFailed | Limit | LogLost | ReloadRefused | TableFull)
+        use EventKind::{
+            AcceptPaused, DiscoverFailed, FileFailed, Limit, LogLost, ReloadRefused, ResolveFailed, TableFull,
+        };
+        matches!(
+            self,
+            AcceptPaused | DiscoverFailed | FileFailed | Limit | LogLost | ReloadRefused | ResolveFailed | TableFull
+        )
     }
 }
 

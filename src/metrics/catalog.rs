@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::Exporter;
 use super::status::{
     BackendStatus, BreakCount, CertificateStatus, Descriptors, DiscoverStatus, FleetStatus, ListenerKinds,
-    ListenerStatus, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus, SplitPoolStatus, SplitStatus,
-    Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    ListenerStatus, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, ResolveStatus, RuntimeStatus,
+    SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 
 /// One family of a page.
@@ -98,7 +98,7 @@ fn everything() -> Status {
         removed: vec![String::new()],
         checks: true,
         ejects: true,
-        backends: vec![BackendStatus::default()],
+        backends: vec![BackendStatus { resolve: Some(ResolveStatus::default()), ..BackendStatus::default() }],
         ..PoolStatus::default()
     };
     let listener = ListenerStatus {

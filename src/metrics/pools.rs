@@ -16,6 +16,7 @@ pub(super) fn write(rows: &mut Rows, status: &Status) {
     requests::of_pools(rows, || shown.pools());
     queues(rows, &shown);
     sources(rows, &shown);
+    backend_names(rows, &shown);
     stick_tables(rows, &shown);
     backends(rows, &shown);
 }
@@ -126,6 +127,33 @@ fn sources(rows: &mut Rows, shown: &Shown<'_>) {
         "sessile_discover_failures_total",
         "Times that what the source of the pool said was not taken.",
         sources().map(|(labels, source)| (labels, source.failures)),
+    );
+}
+
+fn backend_names(rows: &mut Rows, shown: &Shown<'_>) {
+    let named = || {
+        let backends = shown.pools().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+        backends.filter_map(|(pool, backend)| Some((names(pool, backend), backend.resolve.as_ref()?)))
+    };
+    rows.gauge(
+        "sessile_resolve_answers",
+        "Addresses in the last answer about the name of the backend, of which one is taken.",
+        named().map(|(labels, name)| (labels, name.answers.len() as u64)),
+    );
+    rows.gauge(
+        "sessile_resolve_failed",
+        "1 if what is found of the name of the backend is not taken, so that its last address stays or it is down, else 0.",
+        named().map(|(labels, name)| (labels, u64::from(!name.complaint.is_empty()))),
+    );
+    rows.counter(
+        "sessile_resolve_changes_total",
+        "Times that the name of the backend had another address than before.",
+        named().map(|(labels, name)| (labels, name.changes)),
+    );
+    rows.counter(
+        "sessile_resolve_failures_total",
+        "Times that what was found of the name of the backend was not taken.",
+        named().map(|(labels, name)| (labels, name.failures)),
     );
 }
 

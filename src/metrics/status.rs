@@ -16,7 +16,8 @@ pub use super::fleet_status::{FleetMember, FleetStatus};
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
 pub use super::totals::{
-    BackendTotals, BreakCount, DiscoverStatus, QueueStatus, RequestTotals, SplitPoolStatus, SplitStatus, mean_us,
+    BackendTotals, BreakCount, DiscoverStatus, QueueStatus, RequestTotals, ResolveStatus, SplitPoolStatus, SplitStatus,
+    mean_us,
 };
 
 /// What the process is doing now, for operators.
@@ -398,8 +399,11 @@ pub struct StoreStatus {
 pub struct BackendStatus {
     /// Name of the backend in the configuration.
     pub name: String,
-    /// Address that connections are made to.
+    /// Address that connections are made to; the name, where that has no address.
     pub address: String,
+    /// The name that is written as its address; `None`: the address itself is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve: Option<ResolveStatus>,
     /// `draining` or `drained`: by a command, also one to an earlier process, by its agent, or because its source does
     /// not name it; `None`: neither.
     #[serde(skip_serializing_if = "Option::is_none")]

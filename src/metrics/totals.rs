@@ -1,5 +1,5 @@
 //! Sums of what threads count for a pool or a split: [`RequestTotals`], [`BreakCount`], [`SplitStatus`], times of
-//! connects; and the source of a pool, [`DiscoverStatus`].
+//! connects; the source of a pool, [`DiscoverStatus`], and the name of a backend, [`ResolveStatus`].
 //!
 //! Names no series (`requests.rs` and `pools.rs` do). Invariant: a sum is of the counters of all threads.
 
@@ -55,6 +55,24 @@ pub struct DiscoverStatus {
     /// Times that what it said was not taken.
     pub failures: u64,
     /// Times that it named other backends than before.
+    pub changes: u64,
+    /// The last of these times, in seconds since 1970; `None`: there was none.
+    pub changed_unix_s: Option<u64>,
+}
+
+/// The name that is written as the address of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveStatus {
+    /// The name, with the port.
+    pub name: String,
+    /// All addresses of the last answer, the lowest first.
+    pub answers: Vec<String>,
+    /// Why what was found is not taken, so that the last address stays, or the backend is down; empty if it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complaint: String,
+    /// Times that what was found was not taken.
+    pub failures: u64,
+    /// Times that the name had another address than before.
     pub changes: u64,
     /// The last of these times, in seconds since 1970; `None`: there was none.
     pub changed_unix_s: Option<u64>,

@@ -1,12 +1,14 @@
 //! What becomes of a backend that the source of its pool does not name, or that an order has removed:
-//! [`Backend::heed_source`].
+//! [`Backend::heed_source`]; and of one whose name has no address: [`Pool::await_addresses`].
 //!
-//! Looks at no source (`discovery` does). Invariant: a drain by command, and what checks have found, is there again
-//! when the source names the backend again.
+//! Looks at no source and asks for no name (`discovery` does). Invariant: a drain by command, and what checks have found,
+//! is there again when the source names the backend again.
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::backend::lock;
 use super::{Backend, DrainTimes, Pool};
-use crate::config::{Absence, OnMarkedDown, Vanish};
+use crate::config::{Absence, Address, OnMarkedDown, Vanish};
 
 impl Backend {
     /// Drains the backend, or has it be down, because its source does not name it; with `None`, ends that.
@@ -23,6 +25,11 @@ impl Backend {
         }
     }
 
+    /// True if no address is known of the name that is written as its address.
+    pub fn has_no_address(&self) -> bool {
+        matches!(self.address(), Address::Name(_))
+    }
+
     /// True if the backend drains, or is down, because its source does not name it.
     pub fn has_left_source(&self) -> bool {
         self.drain.has_left_source()
@@ -30,6 +37,16 @@ impl Backend {
 }
 
 impl Pool {
+    /// Has backends be down of which the name has no address, until a snapshot has another backend in their place. A pool
+    /// that is only imagined takes them for up.
+    pub fn await_addresses(&self) {
+        for backend in self.backends.iter().filter(|backend| backend.has_no_address()) {
+            let checks = lock(&backend.checks);
+            backend.drain.awaits_address.store(true, Relaxed);
+            backend.show_standing(checks.checked.standing(), self.config.on_marked_down);
+        }
+    }
+
     /// Puts in force which backends the source does not name, and which ones an order has removed.
     pub(super) fn put_absences_in_force(&self) {
         let vanish = self.config.discover.as_ref().map_or(Vanish::Remove, |discover| discover.vanish);

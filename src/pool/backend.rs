@@ -127,7 +127,7 @@ const REFUSAL_SHOWN_MS: u64 = 600_000;
 /// What a backend can do now, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// A check failed, or a reload added the backend and no check has been good yet.
+    /// A check failed, or a reload added the backend and no check has been good yet, or its name has no address.
     Down,
     /// Connections failed; the backend gets new ones only when no other backend is usable.
     Ejected,
@@ -334,9 +334,9 @@ impl Backend {
         (before != after).then_some(after)
     }
 
-    /// Copies the state by checks, or by the source that does not name the backend, to where connections read it.
+    /// Copies the state by checks to where connections read it; a source or a name may have the backend be down all the same.
     pub(super) fn show_standing(&self, standing: CheckState, on_marked_down: OnMarkedDown) {
-        let standing = if self.drain.is_missing() { CheckState::Down } else { standing };
+        let standing = if self.drain.is_out() { CheckState::Down } else { standing };
         if self.standing.swap(standing as u8, Relaxed) != standing as u8 {
             self.ready_changed();
         }

@@ -38,6 +38,8 @@ pub(super) struct Drain {
     absent_since_ms: AtomicI64,
     /// True if the backend is down because its source does not name it.
     is_missing: AtomicBool,
+    /// True if the backend is down because no address is known of its name.
+    pub(super) awaits_address: AtomicBool,
     /// True if the configuration in force has weight 0.
     pub(super) is_weightless: AtomicBool,
 }
@@ -66,6 +68,7 @@ impl Drain {
             absent_deadline_ms: AtomicI64::new(absence.deadline_ms),
             absent_since_ms: AtomicI64::new(absence.since_ms),
             is_missing: AtomicBool::new(before.is_some_and(Self::is_missing)),
+            awaits_address: AtomicBool::new(false),
             is_weightless: AtomicBool::new(false),
         }
     }
@@ -119,6 +122,11 @@ impl Drain {
     /// True if the backend is down because its source does not name it.
     pub(super) fn is_missing(&self) -> bool {
         self.is_missing.load(Relaxed)
+    }
+
+    /// True if the backend is down, whatever checks have found: its source does not name it, or its name has no address.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_missing() || self.awaits_address.load(Relaxed)
     }
 
     /// Notes whether the backend is down because its source does not name it. True: that has changed.

@@ -99,8 +99,10 @@ impl Pool {
         let carry = |wanted: &config::Backend| match known.get(wanted.name.as_str()) {
             Some(living) if *living.address() == wanted.address => Arc::clone(living),
             other => {
-                // A known name keeps its keys, at its new address too, and so it need not await a check.
-                let awaited = previous.is_some() && other.is_none() && config.check.is_some();
+                // A known name keeps its keys, at its new address too, and so it need not await a check; one without an
+                // address has lost them to others.
+                let is_new = other.is_none_or(|known| known.has_no_address());
+                let awaited = previous.is_some() && is_new && config.check.is_some();
                 let standing = if awaited { CheckState::Awaited } else { CheckState::Unchecked };
                 Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing))
             }
@@ -314,6 +316,7 @@ pub fn departed(
     let config = config::Backend {
         name: name.to_owned(),
         address,
+        host: None,
         weight: 0,
         location: Vec::new(),
         backup: false,

@@ -57,7 +57,9 @@ impl BackendWatch {
                         (false, None) if pool.config().found().any(is_found) => {
                             "its source does not name it any more".to_owned()
                         }
-                        (false, None) => format!("an order removes it, and `sessile ready {pool_name}/{name}` ends that"),
+                        (false, None) => {
+                            format!("an order removes it, and `sessile ready {pool_name}/{name}` ends that")
+                        }
                     };
                     let text = format!("backend {pool_name}/{name} is drained and serves no client; {way_back}");
                     let event = Event::new(EventKind::Drained, &text).of_backend(pool_name, name);

@@ -7,15 +7,18 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use data_encoding::HEXLOWER;
 
-use super::discovery::{self, SourceProblem};
+use super::discovery::{self, Before, SourceProblem};
+use super::names::{NamesToAsk, ResolvedName};
 use super::own_files;
 use crate::answers::{self, Texts};
 use crate::clock;
 use crate::config::{
-    self, CheckedConfig, Config, CookieMode, FileProblem, Problem, Respond, RespondBody, RouteGoal, is_open_to_all,
+    self, CheckedConfig, Config, CookieMode, Draft, FileProblem, Problem, Respond, RespondBody, RouteGoal,
+    is_open_to_all,
 };
 use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
@@ -36,56 +39,68 @@ pub(super) struct ReadConfig {
     pub(super) access: Option<Access>,
     /// What is allowed but looks wrong, each with its file.
     pub(super) warnings: Vec<String>,
+    /// Backends whose names were asked for.
+    pub(super) names: Vec<ResolvedName>,
 }
 
-/// Reads and checks a file and those that it names. `in_force`: keys and certificates that did not change are taken
-/// from this snapshot.
-pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
+/// What there is to say of an accepted text and of the files and names in it.
+pub struct Examination {
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Problem>,
+    /// Backends that are written with a name, each with all that was found of it.
+    pub names: Vec<ResolvedName>,
+}
+
+/// A checked text with all that belongs to it.
+struct Examined {
+    checked: CheckedConfig,
+    loaded: LoadedFiles,
+    access: Option<Access>,
+    names: Vec<ResolvedName>,
+}
+
+/// Reads and checks a file and those that it names. Keys and certificates that did not change are taken from the snapshot
+/// in force.
+pub(super) fn read(path: &Path, before: Before<'_>) -> Result<ReadConfig, Vec<String>> {
     let file = path.display().to_string();
     let whole = regular_file::read(path, CONFIGURATION_MAX).map_err(|error| vec![format!("{file}: {error}")])?;
     let text = whole.placed_text().map_err(|bad| vec![format!("{file}:{bad}")])?;
-    check_text(&file, &text, in_force)
+    check_text(&file, &text, before)
 }
 
 /// Checks a text and reads the files that it names. `file` is what problems call the text.
-pub(super) fn check_text(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
-    check_named(text, in_force, |problem| format!("{file}:{problem}"))
+pub(super) fn check_text(file: &str, text: &str, before: Before<'_>) -> Result<ReadConfig, Vec<String>> {
+    check_named(text, before, |problem| format!("{file}:{problem}"))
 }
 
 /// Checks a text and reads the files that it names. `named`: a problem with its place, as operators read it.
 pub(super) fn check_named(
     text: &str,
-    in_force: Option<&Snapshot>,
+    before: Before<'_>,
     named: impl Fn(&Problem) -> String,
 ) -> Result<ReadConfig, Vec<String>> {
     let with_place = |problems: Vec<Problem>| problems.iter().map(&named).collect();
-    let (CheckedConfig { config, warnings }, loaded, access) = examine_for(text, in_force, true).map_err(with_place)?;
-    Ok(ReadConfig { config, loaded, access, warnings: with_place(warnings) })
+    let Examined { checked, loaded, access, names } = examine_for(text, before, true).map_err(with_place)?;
+    let CheckedConfig { config, warnings } = checked;
+    Ok(ReadConfig { config, loaded, access, warnings: with_place(warnings), names })
 }
 
-/// Checks a text and every file that it names, as a start would do. Returns the warnings, or all problems.
-pub fn examine(text: &str) -> Result<Vec<Problem>, Vec<Problem>> {
-    examine_for(text, None, true).map(|(checked, ..)| checked.warnings)
+/// Checks a text, every file that it names and the names of its backends, as a start would do. The error is all problems.
+pub fn examine(text: &str) -> Result<Examination, Vec<Problem>> {
+    let examined = examine_for(text, Before::Nothing, true)?;
+    Ok(Examination { warnings: examined.checked.warnings, names: examined.names })
 }
 
 /// Like [`examine`], for a text that another user or another machine may serve: folders are not judged in which that
-/// process writes.
+/// process writes. Returns the warnings.
 pub fn examine_for_another(text: &str) -> Result<Vec<Problem>, Vec<Problem>> {
-    examine_for(text, None, false).map(|(checked, ..)| checked.warnings)
+    examine_for(text, Before::Nothing, false).map(|examined| examined.checked.warnings)
 }
 
-fn examine_for(
-    text: &str,
-    in_force: Option<&Snapshot>,
-    writes: bool,
-) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
+fn examine_for(text: &str, before: Before<'_>, writes: bool) -> Result<Examined, Vec<Problem>> {
+    let in_force = before.snapshot();
     let mut draft = config::draft(text, &crate::socket::resolve);
-    for problem in discovery::fill(&mut draft.config, in_force.map(|snapshot| &*snapshot.config), None) {
-        match problem {
-            SourceProblem::Error(problem) => draft.refuse(problem),
-            SourceProblem::Warning(problem) => draft.warn(problem),
-        }
-    }
+    let names = find_addresses(&mut draft, before);
     let read = read_files(&draft.config, in_force);
     if writes {
         let unwritable = own_files::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config));
@@ -95,7 +110,7 @@ fn examine_for(
         Ok((loaded, access)) => {
             let of_files = loaded.tls.warnings(clock::unix_s()).into_iter().chain(loaded.rings.warnings());
             of_files.chain(access.iter().flat_map(Access::warnings)).for_each(|warning| draft.warn(warning));
-            draft.finish().map(|checked| (checked, loaded, access))
+            draft.finish().map(|checked| Examined { checked, loaded, access, names })
         }
         Err(problems) => {
             problems.into_iter().for_each(|problem| draft.refuse(problem));
@@ -103,6 +118,26 @@ fn examine_for(
             Err(draft.finish().err().unwrap_or_default())
         }
     }
+}
+
+/// Gives pools the backends that their sources name, and backends the addresses of their names, asked for at the same time.
+/// Returns the names that were asked for.
+fn find_addresses(draft: &mut Draft<'_>, before: Before<'_>) -> Vec<ResolvedName> {
+    let names = NamesToAsk::of(&mut draft.config, before);
+    let (problems, readings) = thread::scope(|scope| {
+        let asked = thread::Builder::new().name("names".to_owned()).spawn_scoped(scope, || names.ask());
+        let problems = discovery::fill(&mut draft.config, before);
+        (problems, asked.ok().and_then(|asked| asked.join().ok()).unwrap_or_default())
+    });
+    for problem in problems {
+        match problem {
+            SourceProblem::Error(problem) => draft.refuse(problem),
+            SourceProblem::Warning(problem) => draft.warn(problem),
+        }
+    }
+    let (warnings, names) = names.answered(&readings, &mut draft.config);
+    warnings.into_iter().for_each(|warning| draft.warn(warning));
+    names
 }
 
 /// Reads every file that a configuration names: certificates and keys, and the files of the shared store.

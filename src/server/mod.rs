@@ -22,6 +22,7 @@ mod lock;
 mod log;
 mod look;
 mod made;
+mod names;
 mod notification;
 pub mod notify;
 mod orders;
@@ -65,6 +66,7 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::names::NameReports;
 use self::notify::ServiceManager;
 use self::pool_changes::PoolChanges;
 use self::predecessors::Predecessors;
@@ -91,7 +93,8 @@ use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
 pub use self::discovery::find_backends;
-pub use self::files::{certificates_and_keys, cookie_keys, examine, examine_for_another, random_key};
+pub use self::files::{Examination, certificates_and_keys, cookie_keys, examine, examine_for_another, random_key};
+pub use self::names::ResolvedName;
 pub use self::own_files::is_writable;
 pub use self::source::{ArgumentText, ConfigSource};
 pub use self::upgrade::{KeptPlaces, LONGEST as UPGRADE_MAX};
@@ -136,6 +139,7 @@ pub struct Server {
     sampler: PageSampler,
     alarms: Mutex<Alarms>,
     discoveries: Mutex<Discoveries>,
+    names: Mutex<NameReports>,
     drains: Mutex<Drains>,
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
     lock: Mutex<Option<InstanceLock>>,
@@ -343,6 +347,7 @@ impl Server {
             sampler: PageSampler::default(),
             alarms: Mutex::default(),
             discoveries: Mutex::default(),
+            names: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),
             manager: ServiceManager::from_environment(),

@@ -4,6 +4,7 @@
 //! connections see, and no reload happens while it is computed.
 
 use super::Server;
+use super::discovery::Before;
 use super::files::{self, ReadConfig};
 use crate::admin::PlanRequest;
 use crate::clock;
@@ -40,7 +41,7 @@ impl Server {
 /// Checks the text, or the configuration in force with these edits.
 fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) -> Result<ReadConfig, Vec<String>> {
     if edits.is_empty() {
-        return files::check_text(file, text, Some(in_force));
+        return files::check_text(file, text, Before::InForce(in_force));
     }
     if let Some(BackendEdit::Add { pool, backend, .. }) = edits.iter().find(|edit| in_force.config.has_added(edit)) {
         return Err(vec![format!("pool {pool:?} has a backend {backend:?} already")]);
@@ -50,9 +51,11 @@ fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) 
     let edits: Vec<_> = edits.into_iter().cloned().collect();
     let text = in_force.config.edited(&edits).map_err(|why| vec![why])?;
     // A place in that text would be one in no file.
-    let read = files::check_named(&text, Some(in_force), |Problem { object, message, .. }| match object.is_empty() {
-        true => message.clone(),
-        false => format!("{object}: {message}"),
+    let read = files::check_named(&text, Before::InForce(in_force), |Problem { object, message, .. }| {
+        match object.is_empty() {
+            true => message.clone(),
+            false => format!("{object}: {message}"),
+        }
     })?;
     let mut config = read.config;
     of_found.into_iter().for_each(|edit| config.edit_found(edit));

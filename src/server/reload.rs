@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::discovery::Before;
 use super::files::ReadConfig;
 use super::listen_sockets::ListenSockets;
 use super::pool_changes::weight_events;
@@ -61,6 +62,8 @@ impl Server {
         let read = self.read_again(max_move, &before).await?;
         let mut verdict = compare(&self.started_with, &before, &read);
         verdict.warnings.extend(listen_sockets.unnamed(&read.config));
+        let others = self.resolved_names(&read.config, &read.names);
+        verdict.names = others.iter().chain(&read.names).map(ToString::to_string).collect();
         let patience = Instant::now() + CLOSING_MAX;
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
@@ -83,7 +86,7 @@ impl Server {
         let (source, identity, known) = (self.source.clone(), Arc::clone(&self.identity), Arc::clone(before));
         let read = self.readings.read(move || {
             *lock_of(&identity) = source.identity();
-            source.read(Some(&known))
+            source.read(Before::InForce(&known))
         });
         let read = read.await.inspect_err(|_| {
             if self.readings.stuck().is_some() {

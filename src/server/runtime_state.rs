@@ -11,12 +11,14 @@
 //! checks follow name and address.
 
 mod found;
+mod named;
 mod orders;
 mod reading;
 
 use serde::{Deserialize, Serialize};
 
 use self::found::RuntimeFound;
+use self::named::RuntimeName;
 use self::orders::RuntimeOrder;
 use crate::config;
 use crate::events::{Event, EventKind, EventRing, KeptEvents};
@@ -53,7 +55,7 @@ pub(super) struct RuntimeState {
 }
 
 /// The backends of a pool that are not as the configuration alone would have them, those that its source has named, and
-/// the orders that stand.
+/// where those are that are written with a name, and the orders that stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct RuntimePool {
     name: String,
@@ -61,12 +63,14 @@ struct RuntimePool {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     found: Vec<RuntimeFound>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    named: Vec<RuntimeName>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     orders: Vec<RuntimeOrder>,
 }
 
 impl RuntimePool {
     fn is_empty(&self) -> bool {
-        self.backends.is_empty() && self.found.is_empty() && self.orders.is_empty()
+        self.backends.is_empty() && self.found.is_empty() && self.named.is_empty() && self.orders.is_empty()
     }
 }
 
@@ -161,6 +165,7 @@ impl RuntimeState {
             name: pool.name().to_owned(),
             backends: pool.backends().iter().map(|backend| RuntimeBackend::of(backend, clocks)).collect(),
             found: pool.config().found().map(|backend| RuntimeFound::of(backend, clocks)).collect(),
+            named: pool.config().written().filter_map(RuntimeName::of).collect(),
             orders: pool.config().orders.all().map(|(name, order)| RuntimeOrder::of(name, order, clocks)).collect(),
         });
         let pools = pools.map(|mut pool| {
@@ -240,8 +245,8 @@ impl RuntimeState {
         }
     }
 
-    /// The part that a restart takes over: commands, orders, ejections and what sources have named. Checks are made anew, and
-    /// keys are for no file.
+    /// The part that a restart takes over: commands, orders, ejections, what sources have named and the addresses of names.
+    /// Checks are made anew, and keys are for no file.
     pub(super) fn for_file(&self) -> Self {
         let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };
         for pool in &mut state.pools {

@@ -7,9 +7,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::discovery::Before;
 use super::files::{self, FileIdentity, ReadConfig};
 use crate::config::Problem;
-use crate::snapshot::Snapshot;
 
 /// Where the configuration of a process is from.
 #[derive(Debug, Clone)]
@@ -31,13 +31,13 @@ pub struct ArgumentText {
 }
 
 impl ConfigSource {
-    /// Reads and checks the source and every file that it names. `in_force`: keys and certificates that did not change
-    /// are taken from this snapshot.
-    pub(super) fn read(&self, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
+    /// Reads and checks the source and every file that it names. Keys and certificates that did not change are taken from
+    /// the snapshot in force.
+    pub(super) fn read(&self, before: Before<'_>) -> Result<ReadConfig, Vec<String>> {
         match self {
-            Self::File(path) => files::read(path, in_force),
+            Self::File(path) => files::read(path, before),
             Self::Arguments(composed) => {
-                let read = files::check_named(&composed.text, in_force, |problem| composed.at_argument(problem))?;
+                let read = files::check_named(&composed.text, before, |problem| composed.at_argument(problem))?;
                 let warnings = composed.warnings.iter().cloned().chain(read.warnings).collect();
                 Ok(ReadConfig { warnings, ..read })
             }

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
+use super::discovery::Before;
 use super::in_force::Prepared;
 use super::lock::InstanceLock;
 use super::predecessors::Predecessors;
 use super::signals::Signals;
 use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
-use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError, discovery, lock_of, state_file};
+use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError, lock_of, state_file};
 use crate::access_log::{self, MessageFormat, Messages};
 use crate::admin;
 use crate::clock;
@@ -54,14 +55,10 @@ pub(super) async fn begin(
 ) -> Result<Begun, StartError> {
     let (of_thread, given) = (source.clone(), beside.predecessor.as_ref().and_then(|before| before.runtime_state()));
     let read = move || {
-        let (identity, mut read) = (of_thread.identity(), of_thread.read(None));
-        if let Ok(read) = &mut read {
-            // By the backends that sources had named: those that are named no more drain, and one that says nothing has
-            // them. A process that goes on beside this one says itself what is so.
-            let last = given.or_else(|| state_file::last(&read.config).filter(|_| !options.fresh));
-            drop(discovery::fill(&mut read.config, None, last.as_ref()));
-        }
-        (identity, read)
+        // By the backends that sources had named: those that are named no more drain, and one that says nothing has them.
+        // A process that is followed by this one gives them over, however it was started.
+        let last = |config: &Config| given.clone().or_else(|| state_file::last(config).filter(|_| !options.fresh));
+        (of_thread.identity(), of_thread.read(Before::Process(&last)))
     };
     let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
         Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),

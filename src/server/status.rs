@@ -180,6 +180,7 @@ impl Server {
         let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
+            resolve: self.resolve_status(pool.name(), config),
             state: backend.state_word(now_ms).to_owned(),
             complaint: complaint(backend, config, now_ms),
             up: backend.standing().serves(),
@@ -268,14 +269,16 @@ fn orders_shown(order: &StandingOrder) -> Vec<String> {
     order.words().into_iter().chain(from.map(ToString::to_string)).collect()
 }
 
-/// What is wrong with a backend, by its source, by an order, by its checks and its responses; empty if nothing is.
+/// What is wrong with a backend, by its source, by an order, its name, its checks and its responses; empty if nothing is.
 fn complaint(backend: &pool::Backend, config: &config::Backend, now_ms: u64) -> String {
     let of_checks = Some(backend.complaint()).filter(|complaint| !complaint.is_empty());
     let of_source = backend.has_left_source().then(|| match config.is_found() {
         true => "its source does not name it any more".to_owned(),
         false => "an order removes it when its drain is over".to_owned(),
     });
-    of_source.into_iter().chain(of_checks).chain(backend.response_complaint(now_ms)).collect::<Vec<_>>().join("; ")
+    let of_name = backend.has_no_address().then(|| "its name has no address".to_owned());
+    let said = of_source.into_iter().chain(of_name).chain(of_checks).chain(backend.response_complaint(now_ms));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// The shared store; `None`: the configuration has none.

@@ -125,7 +125,7 @@ impl Upstream {
             (Some(name), _) => name.clone(),
             (None, Address::Tcp(address)) => ServerName::from(address.ip()),
             // A unix socket has no name; this one is never verified.
-            (None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+            (None, Address::Unix(_) | Address::Name(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
         }
     }
 

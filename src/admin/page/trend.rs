@@ -297,6 +297,12 @@ fn warnings(status: &Status, unix_ms: u64) -> Vec<String> {
     warnings.extend(failed.take(ROWS_MAX).map(|(pool, source)| {
         format!("The backends of pool {pool} are the last good ones: {}: {}", source.source, source.complaint)
     }));
+    let named = status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (&pool.name, backend)));
+    let named = named.filter_map(|(pool, backend)| Some((pool, &backend.name, backend.resolve.as_ref()?)));
+    let failed = named.filter(|(.., resolve)| !resolve.complaint.is_empty());
+    warnings.extend(failed.take(ROWS_MAX).map(|(pool, backend, resolve)| {
+        format!("The name of backend {pool}/{backend} is not found: {}: {}", resolve.name, resolve.complaint)
+    }));
     if let Some(store) = status.store.as_ref().filter(|store| store.state != "working") {
         warnings.push(format!("The shared store is not used: {}", store.complaint));
     }

@@ -15,11 +15,13 @@ use crate::config::found::RING_POINTS_MAX;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
     Address, AllDown, Backend, BackendOrigin, Balance, Cookie, KeyPart, OnMarkedDown, Pool, PoolHttp, PoolOrders,
-    Range, RangeRule, keys,
+    Range, RangeRule, Resolve as ResolveWhen, keys,
 };
 
 /// Most entries of a Maglev table; a prime.
 const MAGLEV_SIZE_MAX: u64 = 5_000_011;
+/// When the names of backends are asked for.
+const RESOLVE: [(&str, ResolveWhen); 2] = [("ttl", ResolveWhen::Ttl), ("load", ResolveWhen::Load)];
 const MAX_V4: u8 = 32;
 const MAX_V6: u8 = 128;
 
@@ -77,6 +79,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
+        resolve: section.read("resolve", value::word(&RESOLVE)).unwrap_or(ResolveWhen::Ttl),
         discover: discover::discover(&section),
         limits: timeouts::of_pool(&limits, http.is_read()),
         request_limits: request_limits::of_pool(&limits, http.is_read()),
@@ -216,9 +219,12 @@ fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
     if weight == 0 && !drains {
         section.warn("weight", Bad::new("weight 0 takes no new clients").hint("write state = \"drain\" instead"));
     }
+    let address = section.required("address", value::address(resolve)).unwrap_or_else(placeholder);
+    let host = if let Address::Name(host) = &address { Some(host.clone()) } else { None };
     Backend {
         name: section.required("name", value::name).unwrap_or_default(),
-        address: section.required("address", value::address(resolve)).unwrap_or_else(placeholder),
+        address,
+        host,
         weight: if drains { 0 } else { weight },
         location: section.read("location", value::location).unwrap_or_default(),
         backup: section.read("backup", value::boolean).unwrap_or(false),

@@ -75,7 +75,7 @@ impl StandingOrder {
         }
         let Some(base) = plain.or(self.added.as_ref()) else { return false };
         self.weight.take_if(|weight| weight.of != base.weight || weight.ordered == base.weight);
-        self.address.take_if(|address| address.of != base.address || address.ordered == base.address);
+        self.address.take_if(|address| address.of != base.written_address() || address.ordered == base.address);
         let now = plain.map(|plain| self.over(plain));
         if let (Some(removal), Some(now)) = (&mut self.removal, now) {
             removal.backend = now;

@@ -1,6 +1,6 @@
 //! Addresses to listen on and to connect to, and networks.
 //!
-//! Opens no socket; names are resolved by the function that the caller passes. Invariant: IPv4-mapped IPv6 becomes
+//! Opens no socket; `localhost` is resolved by the function that the caller passes, and no other name is. Invariant: IPv4-mapped IPv6 becomes
 //! IPv4.
 
 use std::io;
@@ -13,10 +13,10 @@ use toml::de::DeValue;
 use super::name::is_name;
 use super::{ValueResult, integer, text};
 use crate::config::problem::Bad;
-use crate::config::{Address, Bind};
+use crate::config::{Address, Bind, HostPort};
 use crate::server_name::ServerName;
 
-/// The function that resolves `host:port`; the caller's, so that tests need no network.
+/// The function that resolves `localhost:port` and `*:port`; the caller's, so that tests need no network.
 pub(in crate::config) type Resolve<'a> = &'a dyn Fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// Longest path of a unix socket in bytes: `sun_path` without its zero byte.
@@ -112,8 +112,8 @@ fn named_addresses(host: &str, port: u16, resolve: Resolve<'_>) -> ValueResult<V
     Ok(found.into_iter().map(Bind::Tcp).collect())
 }
 
-/// Reads the address of a backend. A DNS name is resolved; of several addresses the lowest is taken, because the order
-/// of DNS answers changes from one reload to the next.
+/// Reads the address of a backend. A name is not resolved, because its address may change while the process runs; but for
+/// `localhost`, which is the loopback of this machine, by IPv4.
 pub(in crate::config) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> ValueResult<Address> {
     move |value| {
         let written = text(value)?;
@@ -122,7 +122,10 @@ pub(in crate::config) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) 
         }
         let tcp = match socket_address(written) {
             Some(address) => address,
-            None => look_up(written, resolve)?,
+            None => match named_host(written)? {
+                this if this.host.as_str() == "localhost" => loopback(&this, resolve)?,
+                named => return Ok(Address::Name(named)),
+            },
         };
         if !is_connectable(tcp) {
             return Err(Bad::new("is not an address that can be connected to"));
@@ -143,6 +146,15 @@ pub fn order_address(written: &str) -> Result<Address, String> {
     match written.strip_prefix("unix:") {
         Some(path) => unix_path(path).map(Address::Unix).map_err(|bad| bad.message),
         None => backend_address(written).map(Address::Tcp).map_err(str::to_owned),
+    }
+}
+
+/// Reads an address as [`Address`] shows it; it is only to be compared.
+pub fn shown_address(written: &str) -> Option<Address> {
+    let named = || named_host(written).ok().map(Address::Name);
+    match written.strip_prefix("unix:") {
+        Some(path) => Some(Address::Unix(path.into())),
+        None => written.parse().ok().map(Address::Tcp).or_else(named),
     }
 }
 
@@ -197,25 +209,23 @@ fn socket_address(written: &str) -> Option<SocketAddr> {
     })
 }
 
-/// Where a static binary looks for names: it has no modules of `/etc/nsswitch.conf` but those two.
-const STATIC_RESOLVER: &str = "a name in /etc/hosts, or of a server in /etc/resolv.conf";
-
-fn look_up(written: &str, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
+/// Reads `HOST:PORT` with a name.
+fn named_host(written: &str) -> ValueResult<HostPort> {
     let hint = "\"10.0.0.1:443\", \"[2001:db8::1]:443\", \"host.example:443\" or \"unix:/run/app.sock\"";
     let malformed = || Bad::new("is not an address").hint(port_hint(written).unwrap_or(hint.into()));
     let Some((host, port)) = written.rsplit_once(':') else {
         let named = is_host(written) || written.parse::<IpAddr>().is_ok();
         return Err(if named { Bad::new("has no port").hint(hint) } else { malformed() });
     };
-    if !is_host(host) || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return Err(malformed());
-    }
-    let addresses = resolve(written).map_err(|error| {
-        let bad = Bad::new(format!("cannot be resolved: {error}"));
-        if cfg!(target_feature = "crt-static") { bad.hint(STATIC_RESOLVER) } else { bad }
-    })?;
-    let lowest = addresses.into_iter().map(|one| SocketAddr::new(one.ip().to_canonical(), one.port())).min();
-    lowest.ok_or_else(|| Bad::new("cannot be resolved: it has no address"))
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0);
+    let host = ServerName::parse(host).filter(|_| is_host(host));
+    let (host, port) = host.zip(port).ok_or_else(malformed)?;
+    Ok(HostPort { host, port })
+}
+
+fn loopback(this: &HostPort, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
+    let addresses = resolve(&this.to_string()).map_err(|error| Bad::new(format!("cannot be resolved: {error}")))?;
+    addresses.into_iter().min().ok_or_else(|| Bad::new("cannot be resolved: it has no address"))
 }
 
 /// True for a name that can be resolved. A name with a numeric last label is a mistyped IPv4 address.
@@ -332,12 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_resolves_to_the_least_of_its_addresses() {
-        let resolve = |_: &str| {
-            Ok(["[2001:db8::1]:80", "10.0.0.2:80", "[::ffff:10.0.0.1]:80"].map(|a| a.parse().unwrap()).into())
+    fn localhost_is_the_loopback_by_ipv4_and_another_name_is_left_for_name_servers() {
+        let resolve = |name: &str| {
+            assert_eq!(name, "localhost:80");
+            Ok(["[::1]:80", "127.0.0.1:80"].map(|a| a.parse().unwrap()).into())
         };
-        let least = Address::Tcp("10.0.0.1:80".parse().unwrap());
-        assert_eq!(address(&resolve)(&string("app.example:80")), Ok(least));
+        let loopback = Address::Tcp("127.0.0.1:80".parse().unwrap());
+        for written in ["localhost:80", "LocalHost:80"] {
+            assert_eq!(address(&resolve)(&string(written)), Ok(loopback.clone()), "{written}");
+        }
+        let named = address(&resolve)(&string("App.Example:80")).unwrap();
+        let host = ServerName::parse("app.example").unwrap();
+        assert_eq!(named, Address::Name(HostPort { host, port: 80 }));
+        assert_eq!(named.to_string(), "app.example:80");
     }
 
     #[test]

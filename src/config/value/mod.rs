@@ -46,7 +46,9 @@ pub(in crate::config) use self::request::{
     answered_field, compared_field, field_value, method, path_pattern, redirect_status, template,
 };
 
-pub use self::address::{backend_address, canonical as canonical_network, is_connectable, order_address};
+pub use self::address::{
+    backend_address, canonical as canonical_network, is_connectable, order_address, shown_address,
+};
 pub use self::file::hex32;
 pub use self::name::{is_name, levels};
 

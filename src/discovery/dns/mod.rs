@@ -1,7 +1,8 @@
-//! [`DnsSource`]: backends that a name has in DNS, as SRV records or as addresses with a port.
+//! [`DnsSource`]: backends that a name has in DNS, as SRV records or as addresses with a port; [`HostNames`]: the
+//! addresses of the names of single backends.
 //!
 //! Asks name servers itself, because the C library tells neither how long an answer is valid nor SRV records; uses no
-//! search list and no `/etc/hosts`. Follows aliases, asks by TCP where an answer is cut, and takes the addresses of SRV
+//! search list and no `/etc/hosts` for a source. Follows aliases, asks by TCP where an answer is cut, and takes the addresses of SRV
 //! targets from the same answer where it has them. An address is an IPv4 address, or an IPv6 address of a name without
 //! one: a machine with both is one backend.
 //!
@@ -9,6 +10,8 @@
 //! address that cannot be connected to all mean "nothing that can be relied on"; a look has an end; two answers with
 //! the same records in another order are one set.
 
+mod hosts;
+mod names;
 mod reply;
 mod resolv_conf;
 mod resolver;
@@ -31,6 +34,7 @@ use crate::config::{DnsIdentity, DnsName, DnsRecords};
 use crate::discovery::found::{Found, Reading};
 use crate::waiting;
 
+pub use self::names::{HostAnswer, HostNames, HostReading, look_at_names};
 pub use self::resolver::Resolver;
 
 /// Shortest time between two looks, whatever the answers say.
@@ -41,10 +45,10 @@ pub const REFRESH_MAX: Duration = Duration::from_secs(3600);
 const REFRESH_EMPTY: Duration = Duration::from_secs(10);
 /// How long a look may take.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long a look may take that a start or a reload waits for.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Most targets of which the addresses are asked for at a time.
 const AT_A_TIME: usize = 16;
+/// Why nothing was asked.
+const NO_THREAD: &str = "no thread could ask the name servers";
 
 /// The backends that a name has.
 #[derive(Debug)]
@@ -65,17 +69,12 @@ impl DnsSource {
     pub async fn look(&self) -> Reading {
         let looked = timeout(LOOK, self.look_at_leisure()).await;
         let failed = |why: String| Reading::Failed { why };
-        looked.map_or_else(
-            |_| failed(format!("no answer to all questions within {} s", LOOK.as_secs())),
-            |result| result.unwrap_or_else(failed),
-        )
+        looked.map_or_else(|_| failed(too_late(LOOK)), |result| result.unwrap_or_else(failed))
     }
 
-    /// A look that a start or a reload waits for.
-    async fn first_look(&self) -> Reading {
-        let too_late =
-            || Reading::Failed { why: format!("no answer to all questions within {} s", FIRST_LOOK.as_secs()) };
-        timeout(FIRST_LOOK, self.look()).await.unwrap_or_else(|_| too_late())
+    /// A look that is waited for no longer than this.
+    async fn look_within(&self, patience: Duration) -> Reading {
+        timeout(patience, self.look()).await.unwrap_or_else(|_| Reading::Failed { why: too_late(patience) })
     }
 
     async fn look_at_leisure(&self) -> Result<Reading, String> {
@@ -123,26 +122,39 @@ impl DnsSource {
     }
 }
 
-/// Looks at sources, all at the same time, and blocks until each has said something. `sources`: by the names of their
-/// pools.
-pub fn look_at_all(sources: &BTreeMap<String, DnsSource>) -> BTreeMap<String, Reading> {
+/// Looks at sources, all at the same time, and blocks until each has said something, or its time is over. `sources`: by
+/// the names of their pools.
+pub fn look_at_all(sources: &BTreeMap<String, (DnsSource, Duration)>) -> BTreeMap<String, Reading> {
     if sources.is_empty() {
         return BTreeMap::new();
     }
-    let look = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        let looks = sources.iter().map(|(pool, source)| async move { (pool.clone(), source.first_look().await) });
-        Some(runtime.block_on(join_all(looks)))
+    let looks = || {
+        join_all(
+            sources
+                .iter()
+                .map(|(pool, (source, patience))| async move { (pool.clone(), source.look_within(*patience).await) }),
+        )
     };
-    // On a thread of its own, so that a caller may be on a runtime.
-    let on_a_thread = || std::thread::scope(|scope| scope.spawn(look).join().ok().flatten());
-    let readings = waiting::on(|| "asking name servers".to_owned(), on_a_thread);
-    let mut said: BTreeMap<_, _> = readings.unwrap_or_default().into_iter().collect();
-    for pool in sources.keys() {
-        let no_thread = || Reading::Failed { why: "no thread could ask the name servers".to_owned() };
-        said.entry(pool.clone()).or_insert_with(no_thread);
-    }
-    said
+    let no_thread = sources.keys().map(|pool| (pool.clone(), Reading::Failed { why: NO_THREAD.to_owned() }));
+    no_thread.chain(blocking(looks).into_iter().flatten()).collect()
+}
+
+/// Asks name servers on a thread of its own, so that a caller may be on a runtime, and blocks for as long as that takes.
+/// `None`: there is no thread.
+fn blocking<T: Send, F: Future<Output = T>>(ask: impl FnOnce() -> F + Send) -> Option<T> {
+    let run = || Some(tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?.block_on(ask()));
+    let on_a_thread = || std::thread::scope(|scope| scope.spawn(run).join().ok().flatten());
+    waiting::on(|| "asking name servers".to_owned(), on_a_thread)
+}
+
+/// The complaint about a look that has taken its time.
+fn too_late(after: Duration) -> String {
+    format!("no answer to all questions within {} s", after.as_secs_f32())
+}
+
+/// Time for which an answer is valid; `ttl`: as servers say it.
+fn valid_for(ttl: Option<u32>) -> Duration {
+    ttl.map_or(REFRESH_EMPTY, |ttl| Duration::from_secs(ttl.into())).clamp(REFRESH_MIN, REFRESH_MAX)
 }
 
 fn full_name(text: &str) -> Result<Name, String> {
@@ -160,6 +172,6 @@ async fn addresses(inquiry: &Inquiry, target: &Name, beside: &[Record]) -> Resul
 }
 
 fn reading(found: Vec<Found>, ttl: Option<u32>) -> Reading {
-    let valid_for = ttl.map_or(REFRESH_EMPTY, |ttl| Duration::from_secs(ttl.into())).clamp(REFRESH_MIN, REFRESH_MAX);
+    let valid_for = valid_for(ttl);
     if found.is_empty() { Reading::Empty { valid_for } } else { Reading::Set { found, valid_for } }
 }

@@ -25,11 +25,11 @@ use crate::detached::{self, Patience};
 use crate::{regular_file, remote_text};
 
 /// Where a host names its name servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The longest such file, in bytes.
 const RESOLV_CONF_MAX: u64 = 64 << 10;
-/// How long that file may take.
-const READING: Patience = Patience { each: Duration::from_secs(2), whole: Duration::from_secs(2) };
+/// How long files of the host may take.
+pub(super) const READING: Patience = Patience { each: Duration::from_secs(2), whole: Duration::from_secs(2) };
 /// How long a server may take by one of its two protocols.
 const BY_ONE_PROTOCOL: Duration = Duration::from_secs(2);
 /// How long a server may take in all.

@@ -1,12 +1,14 @@
 //! [`fill`]: gives the pools of a configuration that is not in force yet the backends that their sources name, and what
 //! orders at run time have made of them.
 //!
-//! Puts nothing in force. Invariant: a reload changes no set of a pool that is in force: only a look at its source
-//! does, by the same rules as here; nor does it end an order that its file does not contradict.
+//! Puts nothing in force. Invariants: a reload changes no set of a pool that is in force: only a look at its source does,
+//! by the same rules as here; nor does it end an order that its file does not contradict; name servers that say nothing
+//! hold no start up of which the last set is known.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock;
 use crate::config::{Address, Bind, Config, DiscoverSource, FileProblem, Pool};
@@ -16,6 +18,54 @@ use crate::discovery::found::Reading;
 use crate::discovery::reconcile::reconcile;
 use crate::regular_file;
 use crate::server::runtime_state::RuntimeState;
+use crate::snapshot::Snapshot;
+
+/// How long name servers may take for a pool of which the last set is known: it serves from that, and follows the answer
+/// as soon as there is one. Enough for a resolver at hand, so that a start with DNS begins with the set of now.
+const WITH_A_SET: Duration = Duration::from_millis(200);
+/// How long name servers may take for a pool of which no set is known; it has no backend until they answer. Shorter than
+/// the patience of a restart, which asks whether the next process could start.
+const WITHOUT_A_SET: Duration = Duration::from_millis(1_500);
+/// How long name servers may take for a command.
+const FOR_A_COMMAND: Duration = Duration::from_secs(5);
+
+/// What is there before a configuration is in force.
+#[derive(Clone, Copy)]
+pub(in crate::server) enum Before<'b> {
+    /// Nothing: a command asks.
+    Nothing,
+    /// What another process has kept for a configuration, or gives.
+    Process(&'b dyn Fn(&Config) -> Option<RuntimeState>),
+    /// The snapshot in force.
+    InForce(&'b Snapshot),
+}
+
+impl<'b> Before<'b> {
+    /// The snapshot in force; `None`: there is none.
+    pub(in crate::server) fn snapshot(self) -> Option<&'b Snapshot> {
+        match self {
+            Self::InForce(snapshot) => Some(snapshot),
+            Self::Nothing | Self::Process(_) => None,
+        }
+    }
+
+    /// What another process has kept or gives; `None`: there is none, or it has kept nothing.
+    pub(in crate::server) fn last(self, config: &Config) -> Option<RuntimeState> {
+        match self {
+            Self::Process(last) => last(config),
+            Self::Nothing | Self::InForce(_) => None,
+        }
+    }
+
+    /// How long name servers may take. `is_known`: a set, or an address, of before is known.
+    pub(in crate::server) fn patience(self, is_known: bool) -> Duration {
+        match self {
+            Self::Nothing => FOR_A_COMMAND,
+            _ if is_known => WITH_A_SET,
+            _ => WITHOUT_A_SET,
+        }
+    }
+}
 
 /// What there is to say of a source before a configuration is in force.
 pub(in crate::server) enum SourceProblem {
@@ -25,15 +75,15 @@ pub(in crate::server) enum SourceProblem {
     Warning(FileProblem),
 }
 
-/// Gives each pool with a source the backends that it has in `in_force`. A pool that is not there gets those that its
-/// source names now, or else those in `last`, what the process before has kept. Orders at run time stand over both.
-pub(in crate::server) fn fill(
-    config: &mut Config,
-    in_force: Option<&Config>,
-    last: Option<&RuntimeState>,
-) -> Vec<SourceProblem> {
+/// Gives each pool with a source the backends that it has in force. A pool that is not in force gets those that its source
+/// names now, or else those that another process has kept or gives. Orders at run time stand over both.
+pub(in crate::server) fn fill(config: &mut Config, before: Before<'_>) -> Vec<SourceProblem> {
     let own = own_addresses(config, &[]);
-    let mut readings = look_at_new(config, in_force);
+    let in_force = before.snapshot().map(|snapshot| &*snapshot.config);
+    let last = before.last(config);
+    let last_set =
+        |pool: &str| last.as_ref().map(|last| last.found(pool, clock::now_ms(), clock::unix_ms())).unwrap_or_default();
+    let mut readings = look_at_new(config, in_force, |pool| before.patience(!last_set(pool).is_empty()));
     let mut problems = Vec::new();
     for pool in &mut config.pools {
         let Some(rules) = pool.discover.clone() else { continue };
@@ -47,8 +97,7 @@ pub(in crate::server) fn fill(
             *pool = next;
             continue;
         }
-        let kept = last.map(|last| last.found(&pool.name, clock::now_ms(), clock::unix_ms())).unwrap_or_default();
-        let mut next = pool.with_found(kept);
+        let mut next = pool.with_found(last_set(&pool.name));
         if next.balance.holds(&next.backends).is_err() {
             next = next.with_found(Vec::new());
         }
@@ -62,7 +111,7 @@ pub(in crate::server) fn fill(
         }
         *pool = next;
     }
-    problems.extend(config.pools.iter_mut().filter_map(|pool| order(pool, in_force, last)));
+    problems.extend(config.pools.iter_mut().filter_map(|pool| order(pool, in_force, last.as_ref())));
     problems
 }
 
@@ -90,7 +139,7 @@ fn order(pool: &mut Pool, in_force: Option<&Config>, last: Option<&RuntimeState>
 /// Gives each pool with a source the backends that it names now, for a command that asks no process. A source that
 /// cannot be read leaves its pool as the file has it.
 pub fn find_backends(config: &mut Config) {
-    drop(fill(config, None, None));
+    drop(fill(config, Before::Nothing));
 }
 
 /// A pool of a configuration that has a source there.
@@ -99,8 +148,12 @@ fn with_source<'c>(config: Option<&'c Config>, name: &str) -> Option<&'c Pool> {
 }
 
 /// What the sources of pools that are not in force say now, by the names of the pools. Name servers are asked for all
-/// pools at the same time.
-fn look_at_new(config: &Config, in_force: Option<&Config>) -> BTreeMap<String, Reading> {
+/// pools at the same time; `patience`: how long they may take for a pool.
+fn look_at_new(
+    config: &Config,
+    in_force: Option<&Config>,
+    patience: impl Fn(&str) -> Duration,
+) -> BTreeMap<String, Reading> {
     let resolver = Arc::new(Resolver::new(config.process.resolvers.clone()));
     let (mut readings, mut in_dns) = (BTreeMap::new(), BTreeMap::new());
     for pool in config.pools.iter().filter(|pool| with_source(in_force, &pool.name).is_none()) {
@@ -109,7 +162,7 @@ fn look_at_new(config: &Config, in_force: Option<&Config>) -> BTreeMap<String, R
             DiscoverSource::File(path) => drop(readings.insert(pool.name.clone(), file::read(path))),
             DiscoverSource::Dns(name) => {
                 let source = DnsSource::new(name.clone(), rules.max_backends, Arc::clone(&resolver));
-                in_dns.insert(pool.name.clone(), source);
+                in_dns.insert(pool.name.clone(), (source, patience(&pool.name)));
             }
         }
     }

@@ -97,21 +97,42 @@ async fn look_on(pool: String, rules: Discover, resolver: Arc<Resolver>, tell: m
     }
 }
 
+/// When name servers are asked the next time.
+pub(in crate::server) struct Pace {
+    /// Pause after the next look that fails.
+    ask_again: Duration,
+}
+
+impl Pace {
+    /// Begins with the shortest pause.
+    pub(in crate::server) fn new() -> Self {
+        Self { ask_again: REFRESH_MIN }
+    }
+
+    /// The pause after a look that has come to this.
+    fn after(&mut self, reading: &Reading) -> Duration {
+        self.pause(match reading {
+            Reading::Set { valid_for, .. } | Reading::Empty { valid_for } => Some(*valid_for),
+            Reading::Failed { .. } => None,
+        })
+    }
+
+    /// The same by the time for which the answer is valid; `None`: the look has failed.
+    pub(in crate::server) fn pause(&mut self, valid_for: Option<Duration>) -> Duration {
+        let (pause, ask_again) = match valid_for {
+            Some(valid_for) => (valid_for, REFRESH_MIN),
+            None => (self.ask_again, (self.ask_again * 2).min(ASK_AGAIN_MAX)),
+        };
+        self.ask_again = ask_again;
+        pause
+    }
+}
+
 async fn look_at_dns(pool: &str, source: &DiscoverSource, dns: &DnsSource, tell: &mpsc::Sender<SourceReading>) {
-    let mut ask_again = REFRESH_MIN;
+    let mut pace = Pace::new();
     loop {
         let reading = dns.look().await;
-        let pause = match &reading {
-            Reading::Set { valid_for, .. } | Reading::Empty { valid_for } => {
-                ask_again = REFRESH_MIN;
-                *valid_for
-            }
-            Reading::Failed { .. } => {
-                let pause = ask_again;
-                ask_again = (pause * 2).min(ASK_AGAIN_MAX);
-                pause
-            }
-        };
+        let pause = pace.after(&reading);
         let reading = SourceReading { pool: pool.to_owned(), source: source.clone(), reading };
         if tell.send(reading).await.is_err() {
             return;

@@ -15,12 +15,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 pub use self::first::find_backends;
-pub(super) use self::first::{SourceProblem, fill, now_ms, own_addresses, reaches};
+pub(super) use self::first::{Before, SourceProblem, fill, now_ms, own_addresses, reaches};
+pub(super) use self::looks::Pace;
 
 use self::looks::{Looks, SourceReading};
 use super::listen_sockets::ListenSockets;
+use super::names::{NameLooks, TOGETHER_MAX};
 use super::{Server, lock_of};
 use crate::clock;
 use crate::config::{self, Config, Discover, Problem, Vanish};
@@ -54,19 +57,29 @@ pub(super) struct SourceReport {
 }
 
 impl Server {
-    /// Looks at the sources of all pools, for ever.
+    /// Looks at the sources of all pools, and asks for the names of backends, for ever.
     pub(super) async fn discover(self: Arc<Self>) {
         let (tell, mut told) = mpsc::channel(64);
-        let mut looks = Looks::new(tell);
+        let (tell_names, mut told_names) = mpsc::channel(TOGETHER_MAX);
+        let (mut looks, mut names) = (Looks::new(tell), NameLooks::new(tell_names));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let snapshot = self.current.load_full();
             looks.follow(snapshot.generation, &snapshot.config);
+            if names.follow(snapshot.generation, &snapshot.config) {
+                self.forget_names(&snapshot.config);
+            }
             drop(snapshot);
-            match tokio::time::timeout(TICK, told.recv()).await {
-                Ok(Some(reading)) => self.heed(&reading).await,
-                // The sender is in `looks`.
-                Ok(None) => return,
-                Err(_) => self.end_absences().await,
+            let mut readings = Vec::new();
+            // The senders are in `looks` and `names`.
+            tokio::select! {
+                Some(reading) = told.recv() => self.heed(&reading).await,
+                1.. = told_names.recv_many(&mut readings, TOGETHER_MAX) => self.heed_names(&readings).await,
+                _ = tick.tick() => {
+                    self.end_absences().await;
+                    self.keep_addresses().await;
+                }
             }
         }
     }

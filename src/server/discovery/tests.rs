@@ -339,7 +339,7 @@ impl World {
     fn reload(&mut self, random: &mut Random) {
         let written = Written::random(random);
         let mut config = written.config();
-        let problems = fill(&mut config, Some(&self.current.load().config), None);
+        let problems = fill(&mut config, Before::InForce(&self.current.load()));
         assert!(problems.is_empty());
         self.put_in_force(config);
         self.model.reload(written);

@@ -57,6 +57,7 @@ impl RuntimeFound {
         Some(Backend {
             name: self.name.clone(),
             address: Address::Tcp(address),
+            host: None,
             weight: self.weight.min(256),
             location: levels(&self.location).ok()?,
             backup: false,

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Clocks, RuntimeState};
 use crate::config::{
-    Absence, Address, Backend, BackendOrigin, Instead, Pool, Removal, StandingOrder, is_name, levels, order_address,
+    Absence, Backend, BackendOrigin, Instead, Pool, Removal, StandingOrder, is_name, levels, order_address,
+    shown_address,
 };
 use crate::order::{NewBackend, OrderOrigin};
 
@@ -88,7 +89,7 @@ impl RuntimeOrder {
     fn standing(&self, clocks: Clocks) -> Option<StandingOrder> {
         let Self { name, by, added, weight, removal, address } = self;
         let readdressed = |address: &RuntimeInstead<String>| {
-            Some(Instead { ordered: order_address(&address.ordered).ok()?, of: any_address(&address.of)? })
+            Some(Instead { ordered: order_address(&address.ordered).ok()?, of: shown_address(&address.of)? })
         };
         Some(StandingOrder {
             by: by.clone(),
@@ -134,18 +135,11 @@ fn backend(name: &str, new: &NewBackend, backup: bool) -> Option<Backend> {
     Some(Backend {
         name: Some(name).filter(|name| is_name(name))?.to_owned(),
         address: order_address(address).ok()?,
+        host: None,
         weight: (*weight).min(256),
         location: levels(location).ok()?,
         backup,
         max_connections: max_connections.filter(|most| *most > 0),
         origin: BackendOrigin::Ordered { removal: None },
     })
-}
-
-/// An address that is only compared.
-fn any_address(written: &str) -> Option<Address> {
-    match written.strip_prefix("unix:") {
-        Some(path) => Some(Address::Unix(path.into())),
-        None => written.parse().ok().map(Address::Tcp),
-    }
 }

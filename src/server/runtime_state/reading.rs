@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::found::RuntimeFound;
+use super::named::RuntimeName;
 use super::orders::RuntimeOrder;
 use super::{RuntimeBackend, RuntimePool, RuntimeState, VERSION};
 
@@ -102,9 +103,11 @@ fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<
         let backends = backends.into_iter().map(|fields| read_backend(&name, fields, unread)).collect();
         let found = take_objects(&mut fields, "found", &format!("the found backends of pool {name:?}"), unread);
         let found = found.into_iter().filter_map(|fields| read_found(&name, fields, unread)).collect();
+        let named = take_objects(&mut fields, "named", &format!("the addresses of names of pool {name:?}"), unread);
+        let named = named.into_iter().filter_map(|fields| read_named(&name, fields, unread)).collect();
         let orders = take_objects(&mut fields, "orders", &format!("the orders of pool {name:?}"), unread);
         let orders = orders.into_iter().filter_map(|fields| read_order(&name, fields, unread)).collect();
-        RuntimePool { name, backends, found, orders }
+        RuntimePool { name, backends, found, named, orders }
     });
     pools.collect()
 }
@@ -112,6 +115,11 @@ fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<
 fn read_found(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeFound> {
     let found = serde_json::from_value(Value::Object(fields));
     found.inspect_err(|_| unread.push(format!("a found backend of pool {pool:?}"))).ok()
+}
+
+fn read_named(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeName> {
+    let named = serde_json::from_value(Value::Object(fields));
+    named.inspect_err(|_| unread.push(format!("the address of a name of pool {pool:?}"))).ok()
 }
 
 fn read_order(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeOrder> {

@@ -184,6 +184,7 @@ fn a_backend_that_is_gone_is_named_and_the_others_go_on() {
         name: "old".into(),
         backends: state.pools[0].backends.clone(),
         found: vec![],
+        named: vec![],
         orders: vec![],
     });
     let next = three();

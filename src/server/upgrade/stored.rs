@@ -21,8 +21,10 @@ use super::queue::Queue;
 use crate::connection::Selection;
 use crate::detached::{self, Patience};
 use crate::outcome::Ended;
+use crate::server::discovery::Before;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::look::{LOOK, wait_until};
+use crate::server::runtime_state::RuntimeState;
 use crate::server::service_job::ServiceJob;
 use crate::server::systemd::STORED;
 use crate::server::{Server, stop};
@@ -77,8 +79,10 @@ impl Server {
                 return false;
             }
         }
-        let source = self.source.clone();
-        let read = detached::finished_within("reading", READ_MAX, move || source.read(None).map(drop)).await;
+        let (source, state) = (self.source.clone(), RuntimeState::from_value(self.runtime_state()).ok());
+        // As the next process will read it, which gets the backends that sources have named.
+        let read = move || source.read(Before::Process(&|_| state.clone())).map(drop);
+        let read = detached::finished_within("reading", READ_MAX, read).await;
         let problems = match read {
             Ok(Ok(())) => return true,
             Ok(Err(problems)) => problems.join("; "),

@@ -1,6 +1,7 @@
 //! Backends that a file or DNS names while the process runs.
 //!
 //! `dns`: looks at a real name server, and at one that says what no real one does; `dns_pool`: pools with such backends.
+//! `names`: backends that are written with a name.
 //! The other files: pools with a file of backends.
 
 mod broken;
@@ -10,6 +11,7 @@ mod dns_pool;
 mod kept;
 mod knot;
 pub mod name_server;
+mod names;
 mod scale;
 
 use std::fs;

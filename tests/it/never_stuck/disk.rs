@@ -141,12 +141,12 @@ fn a_resolver_that_does_not_answer_holds_no_reload_and_no_exit() {
     let _watchdog = Watchdog::over(sessile.pid());
     let named = small_config().replace("127.0.0.1:1", "no-such-host.example:1");
     let begun = Instant::now();
-    let refused = sessile.reload(&named);
-    let why = "looking up \"no-such-host.example:1\" took longer than 10 s";
-    assert_eq!(refused["problems"][0].as_str(), Some(why), "{refused}");
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    // The resolver is still waited for, for twenty seconds more.
+    let accepted = sessile.reload(&named);
+    assert!(accepted["accepted"] == true, "{accepted}");
+    let warnings = accepted["warnings"].to_string();
+    assert!(warnings.contains("cannot be resolved") && warnings.contains("the backend is down"), "{accepted}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     sessile.signal(Signal::TERM);
     assert_eq!(sessile.wait().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
 }

@@ -31,7 +31,7 @@ struct DemoIdentity {
 pub(super) fn server(authority: &Arc<Authority>, address: &Address) -> Result<ServerConfig, Error> {
     let address = match address {
         Address::Tcp(address) => address.ip().to_string(),
-        Address::Unix(_) => "localhost".to_owned(),
+        Address::Unix(_) | Address::Name(_) => "localhost".to_owned(),
     };
     let identity = DemoIdentity { authority: Arc::clone(authority), address, made: Mutex::default() };
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -49,9 +49,14 @@ impl StandInPlan {
     }
 
     fn add(&mut self, address: Address, pool: &Pool, backend: &Backend) {
-        if matches!(address, Address::Tcp(tcp) if !tcp.ip().is_loopback()) {
+        let refused = match &address {
+            Address::Tcp(tcp) if !tcp.ip().is_loopback() => Some("is not a loopback address"),
+            Address::Name(_) => Some("is a name, and the demo asks no name server"),
+            Address::Tcp(_) | Address::Unix(_) => None,
+        };
+        if let Some(why) = refused {
             let (pool, name) = (&pool.name, &backend.name);
-            self.refused.push(format!("pool \"{pool}\": backend \"{name}\": {address} is not a loopback address"));
+            self.refused.push(format!("pool \"{pool}\": backend \"{name}\": {address} {why}"));
             return;
         }
         let index = *self.places.entry(address.clone()).or_insert(self.stand_ins.len());
@@ -134,9 +139,16 @@ mod tests {
     fn addresses_of_other_machines_are_refused_by_name() {
         let config = with_pools(&["backend = [{ name = 'a', address = '127.8.0.1:1' }, \
              { name = 'b', address = '10.0.0.1:1' }, { name = 'c', address = '[::1]:1' }, \
-             { name = 'd', address = 'unix:/tmp/d.sock' }, { name = 'e', address = 'localhost:2' }]"]);
+             { name = 'd', address = 'unix:/tmp/d.sock' }, { name = 'e', address = 'localhost:2' }, \
+             { name = 'f', address = 'app.example:3' }]"]);
         let plan = StandInPlan::of([&config]);
-        assert_eq!(plan.refused, ["pool \"p0\": backend \"b\": 10.0.0.1:1 is not a loopback address"]);
+        assert_eq!(
+            plan.refused,
+            [
+                "pool \"p0\": backend \"b\": 10.0.0.1:1 is not a loopback address",
+                "pool \"p0\": backend \"f\": app.example:3 is a name, and the demo asks no name server",
+            ]
+        );
         let names: Vec<_> = plan.stand_ins.iter().map(|one| (&*one.name, one.address.to_string())).collect();
         let expected = [("a", "127.8.0.1:1"), ("c", "[::1]:1"), ("d", "unix:/tmp/d.sock"), ("e", "127.0.0.1:2")];
         assert_eq!(names, expected.map(|(name, address)| (name, address.to_owned())));

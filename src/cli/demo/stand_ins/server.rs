@@ -52,6 +52,7 @@ pub(super) fn start(stand_in: StandIn, authority: &Arc<Authority>) -> io::Result
             tokio::spawn(accept(listener, server));
             Some(file)
         }
+        Address::Name(name) => return Err(io::Error::other(format!("{name} has no address"))),
     };
     tokio::spawn(web::serve(stand_in, connections));
     Ok(file)

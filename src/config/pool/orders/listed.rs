@@ -105,7 +105,7 @@ impl Pool {
     ) -> Result<StandingOrder, OrderRefusal> {
         let base = self.changeable(name)?;
         let ordered = address.map(read_address).transpose()?;
-        Ok(StandingOrder { address: ordered.map(|ordered| Instead { ordered, of: base.address.clone() }), ..order })
+        Ok(StandingOrder { address: ordered.map(|ordered| Instead { ordered, of: base.written_address() }), ..order })
     }
 
     fn joined(&self, name: &str, new: &NewBackend, order: StandingOrder) -> Result<StandingOrder, OrderRefusal> {
@@ -130,6 +130,7 @@ impl Pool {
         let added = Backend {
             name: name.to_owned(),
             address: read_address(address)?,
+            host: None,
             weight: *weight,
             location: levels(location).map_err(|why| refused(format!("location \"{location}\" {why}")))?,
             backup: false,

@@ -1,8 +1,9 @@
 //! Orders one by one. Sequences are tested with snapshots, in `server/discovery`.
 
 use super::*;
-use crate::config::Balance;
+use crate::config::{Balance, HostPort};
 use crate::order::{NewBackend, OrderKind, OrderRefusal};
+use crate::server_name::ServerName;
 
 fn backend(name: &str, port: u16) -> Backend {
     Backend::of_test(name, Address::Tcp(([10, 0, 0, 1], port).into()))
@@ -64,6 +65,18 @@ fn another_value_in_the_file_ends_an_order_and_the_same_value_does_not() {
     assert_eq!((shown(&named).as_str(), named.orders.is_empty()), ("a 10.0.0.1:1 1, d 10.0.0.1:4 1", true));
     let gone = Pool::of_test(vec![backend("b", 2)]).with_orders(&ordered.orders);
     assert!(gone.orders.is_empty(), "the backend is gone");
+}
+
+#[test]
+fn an_ordered_address_stands_while_the_name_has_other_addresses_and_ends_with_another_name() {
+    let host = |name| Some(HostPort { host: ServerName::parse(name).unwrap(), port: 1 });
+    let named = |name, port| Backend { host: host(name), ..backend("a", port) };
+    let order = OrderKind::Address { address: Some("10.0.0.1:8".into()) };
+    let ordered = after(&Pool::of_test(vec![named("one.test", 1)]), "a", order);
+    let resolved = ordered.with_written(vec![named("one.test", 3)]);
+    assert_eq!((shown(&resolved), &resolved.plain()[0]), ("a 10.0.0.1:8 1".to_owned(), &named("one.test", 3)));
+    let renamed = Pool::of_test(vec![named("other.test", 4)]).with_orders(&resolved.orders);
+    assert_eq!((shown(&renamed), renamed.orders.is_empty()), ("a 10.0.0.1:4 1".to_owned(), true));
 }
 
 #[test]

@@ -202,6 +202,7 @@ fn connect(address: &Address) -> OwnedFd {
             rustix::net::connect(&socket, address)
         }
         Address::Unix(path) => rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path()).expect("a path")),
+        Address::Name(name) => panic!("{name} has no address"),
     };
     assert!(matches!(answer, Ok(()) | Err(Errno::INPROGRESS)), "{answer:?}");
     socket
