@@ -13,20 +13,21 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Admission, ListenerState};
 use crate::answers::{Answers, Texts};
-use crate::clock;
 use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, Outbox, Pool, StickTables};
+use crate::pool::{Backend, Outbox, Pool};
 use crate::route::{RouteFacts, RouteTable};
 use crate::split::{ChosenBy, ListenerSplits, Split, SplitChoice};
-use crate::sticky::cookie::PoolIds;
 use crate::sticky::table::Secret;
 use crate::sticky::{ClientMemory, Facts};
 use crate::tls::Termination;
 
+mod pools;
 mod rings;
 
 pub use self::rings::Rings;
+
+use self::pools::SharedParts;
 
 /// Indexes of pools by their names.
 type PoolIndexes = AHashMap<Arc<str>, usize>;
@@ -149,8 +150,8 @@ fn random_secret() -> Secret {
 
 impl Snapshot {
     /// Builds the successor of `previous`; `None` at the start. Backends, with their health and leases, and counters of
-    /// listeners carry over by name. Workers count in the blocks `0..workers`, their runtimes in `workers..2 *
-    /// workers`.
+    /// listeners carry over by name; pools that would be the same go on. Workers count in the blocks `0..workers`, their
+    /// runtimes in `workers..2 * workers`.
     pub fn build(
         config: Config,
         loaded: LoadedFiles,
@@ -161,25 +162,10 @@ impl Snapshot {
         let LoadedFiles { tls, rings, texts, secret } = loaded;
         let blocks = 2 * workers;
         let config = Arc::new(config);
-        let now_ms = clock::now_ms();
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
-        let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
         let outbox = previous.map(|snapshot| snapshot.outbox.clone()).unwrap_or_default();
-        let stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
-        let mut stick_tables = stick_tables.telling(outbox.clone());
-        let ids = PoolIds::of(config.pools.iter().map(config::Pool::sticks_as));
-        let pools: Arc<[Arc<Pool>]> = config
-            .pools
-            .iter()
-            .map(|pool| {
-                let old = previous.and_then(|snapshot| snapshot.pool(&pool.name)).map(|old| &**old);
-                let rule = rings.rule(pool).map(|rule| rule.beside(&ids));
-                let pool = stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule));
-                pool.date(now_ms);
-                pool.await_addresses();
-                Arc::new(pool)
-            })
-            .collect();
+        let shared = SharedParts { rings: &rings, secret: &secret, outbox: &outbox, blocks };
+        let pools = pools::build(&config, &shared, previous);
         let indexes: PoolIndexes =
             pools.iter().enumerate().map(|(index, pool)| (Arc::clone(pool.shared_name()), index)).collect();
         // A checked configuration names only pools that exist.
@@ -369,7 +355,8 @@ impl Current {
     pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let pools = Arc::clone(&snapshot.pools);
         let replaced = self.0.swap(snapshot);
-        pools.iter().for_each(|pool| pool.put_in_force());
+        let goes_on = |pool: &&Arc<Pool>| replaced.pool(pool.name()).is_some_and(|before| Arc::ptr_eq(before, pool));
+        pools.iter().filter(|pool| !goes_on(pool)).for_each(|pool| pool.put_in_force());
         replaced
     }
 

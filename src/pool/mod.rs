@@ -63,7 +63,8 @@ use crate::placement::{Member, Placement};
 use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
 
-/// Backends that share one balancing rule, as one snapshot sees them.
+/// Backends that share one balancing rule, as one snapshot sees them, or several in a row in which nothing of the pool is
+/// another.
 ///
 /// Aligned, so that what every pick reads shares no cache line with the count of references, which every connection
 /// writes.
@@ -134,6 +135,14 @@ impl Pool {
     pub fn with_cookie(self, cookie: Option<CookieRule>) -> Self {
         let cookie = cookie.map(|rule| rule.after(Arc::clone(&self.former)));
         Self { cookie, ..self }
+    }
+
+    /// True if a successor of this configuration would have the backends, the placement and the stick table of this pool. A
+    /// pool of a `stick_group` has the table that the others of its group make, and one to which the system has given no
+    /// memory for its table tries again.
+    pub fn is_built_of(&self, config: &config::Pool) -> bool {
+        let has_its_table = self.table.is_some() == config.stick_table.is_some();
+        has_its_table && config.stick_group.is_none() && self.config == *config
     }
 
     /// Name of the pool in the configuration.

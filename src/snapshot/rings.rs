@@ -29,6 +29,14 @@ impl Rings {
         self.rings.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
     }
 
+    /// True if both have the same keys, read once.
+    pub(super) fn are_same(&self, other: &Self) -> bool {
+        let is_same = |((path, ring), (of, before)): (&(PathBuf, Arc<KeyRing>), &(PathBuf, Arc<KeyRing>))| {
+            path == of && Arc::ptr_eq(ring, before)
+        };
+        self.rings.len() == other.rings.len() && self.rings.iter().zip(&other.rings).all(is_same)
+    }
+
     /// One line for each file with other keys than in `previous`, or the same in another order.
     pub fn changes(&self, previous: &Self) -> Vec<String> {
         let differs = |(path, ring): &&(PathBuf, _)| previous.of(path).is_some_and(|before| before != ring);
