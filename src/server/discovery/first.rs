@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Address, Bind, Config, DiscoverSource, FileProblem, Pool};
+use crate::config::{Address, Backend, Bind, Config, DiscoverSource, FileProblem, Pool};
 use crate::discovery::dns::{DnsSource, Resolver, look_at_all};
 use crate::discovery::file;
 use crate::discovery::found::Reading;

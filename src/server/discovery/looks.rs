@@ -161,3 +161,6 @@ async fn look_at_file(pool: &str, source: &DiscoverSource, path: PathBuf, tell: 
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

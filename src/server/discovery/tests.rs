@@ -261,7 +261,10 @@ struct World {
 
 impl World {
     fn new(random: &mut Random) -> Self {
-        let written = Written::random(random);
+        Self::of(Written::random(random))
+    }
+
+    fn of(written: Written) -> Self {
         let admission = Arc::new(Admission::new(9));
         let snapshot = Snapshot::build(written.config(), LoadedFiles::default(), None, 1, &admission);
         let mut model = Model {
