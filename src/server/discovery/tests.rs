@@ -18,6 +18,8 @@ use crate::random::Random;
 use crate::server::runtime_state::RuntimeState;
 use crate::snapshot::Current;
 
+mod late;
+
 const DRAIN_DEADLINE_MS: i64 = 10_000;
 const DRAIN_OVER_MS: i64 = 2_000;
 
