@@ -22,6 +22,8 @@ pub struct Discover {
     pub empty: OnEmpty,
     /// Most backends that the source may name.
     pub max_backends: usize,
+    /// Most connections of a backend for which the source has no number; `None`: no limit.
+    pub max_connections: Option<u32>,
 }
 
 /// What names the backends of a pool.

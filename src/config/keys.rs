@@ -275,7 +275,7 @@ pub static BACKEND: TableKeys = TableKeys {
 /// Keys for backends that a source names.
 pub static DISCOVER: TableKeys = TableKeys {
     table: "[pool.discover]",
-    keys: &["kind", "path", "name", "port", "identity", "vanish", "empty", "max_backends"],
+    keys: &["kind", "path", "name", "port", "identity", "vanish", "empty", "max_backends", "max_connections"],
 };
 /// Keys of a named range of client addresses.
 pub static RANGE: TableKeys =

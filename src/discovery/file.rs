@@ -136,6 +136,10 @@ struct ListedBackend {
     weight: Option<u32>,
     location: Option<String>,
     state: Option<String>,
+    /// In JSON alone, as the next.
+    max_connections: Option<u64>,
+    #[serde(default)]
+    backup: bool,
 }
 
 impl ListedBackend {
@@ -159,13 +163,15 @@ impl ListedBackend {
                 weight: weight.transpose()?,
                 location: more.first().map(|word| (*word).to_owned()),
                 state: state.map(|word| (*word).to_owned()),
+                max_connections: None,
+                backup: false,
             }),
             [_, other, ..] => Err(format!("\"{other}\" is none of weight, location and state, in this order")),
         }
     }
 
     fn found(self) -> Result<Found, String> {
-        let Self { name, address, weight, location, state } = self;
+        let Self { name, address, weight, location, state, max_connections, backup } = self;
         if !is_name(&name) {
             return Err(format!("name \"{}\" is not a name: 1 to 64 letters, digits, '.', '_' or '-'", shown(&name)));
         }
@@ -183,7 +189,16 @@ impl ListedBackend {
                 .map(|(_, state)| *state)
                 .ok_or_else(|| format!("state \"{}\" is not \"ready\" or \"drain\"", shown(&word)))
         });
-        Ok(Found { weight, location: location.map(Into::into), state: state.transpose()?, ..Found::new(name, to) })
+        let too_many = |most| format!("max_connections {most} is not between 1 and {}", u32::MAX);
+        let most = max_connections.map(|most| u32::try_from(most).ok().filter(|most| *most > 0).ok_or(too_many(most)));
+        Ok(Found {
+            weight,
+            location: location.map(Into::into),
+            state: state.transpose()?,
+            max_connections: most.transpose()?,
+            backup,
+            ..Found::new(name, to)
+        })
     }
 }
 

@@ -22,12 +22,17 @@ pub struct Found {
     pub location: Option<Box<str>>,
     /// State, where the source has one.
     pub state: Option<FoundState>,
+    /// Most connections, where the source has a number; `None`: as the pool's configuration says.
+    pub max_connections: Option<u32>,
+    /// True: used only while no other backend is usable.
+    pub backup: bool,
 }
 
 impl Found {
     /// A backend of which a source knows no more than name and address.
     pub fn new(name: impl Into<Box<str>>, address: SocketAddr) -> Self {
-        Self { name: name.into(), address, weight: None, location: None, state: None }
+        let name = name.into();
+        Self { name, address, weight: None, location: None, state: None, max_connections: None, backup: false }
     }
 }
 

@@ -42,7 +42,7 @@ pub fn reconcile(
         (Reading::Failed { why }, _) => return Err(why.clone()),
     };
     check(pool, rules, found, is_own)?;
-    let mut next = found.iter().map(backend).collect::<Result<Vec<_>, _>>()?;
+    let mut next = found.iter().map(|found| backend(found, rules)).collect::<Result<Vec<_>, _>>()?;
     let named: BTreeSet<&str> = found.iter().map(|found| &*found.name).collect();
     let gone = pool.found().filter(|backend| !named.contains(backend.name.as_str()));
     let mut absent: Vec<_> =
@@ -111,8 +111,8 @@ pub fn refusal(address: SocketAddr, is_own: &dyn Fn(SocketAddr) -> bool) -> Opti
 }
 
 /// The backend that a source names.
-fn backend(found: &Found) -> Result<Backend, String> {
-    let Found { name, address, weight, location, state } = found;
+fn backend(found: &Found, rules: &Discover) -> Result<Backend, String> {
+    let Found { name, address, weight, location, state, max_connections, backup } = found;
     let location = location.as_deref().unwrap_or_default();
     let weight = weight.unwrap_or(1).min(WEIGHT_MAX);
     let drains = *state == Some(FoundState::Drain);
@@ -122,8 +122,8 @@ fn backend(found: &Found) -> Result<Backend, String> {
         host: None,
         weight: if drains { 0 } else { weight as u16 },
         location: levels(location).map_err(|why| format!("backend \"{name}\": location \"{location}\" {why}"))?,
-        backup: false,
-        max_connections: None,
+        backup: *backup,
+        max_connections: max_connections.or(rules.max_connections),
         origin: BackendOrigin::Found { absence: None },
     })
 }
@@ -162,7 +162,7 @@ pub enum ChangeKind {
         /// The address now.
         to: String,
     },
-    /// The weight or the location is another one.
+    /// The weight, the location, the most connections or `backup` is another one.
     Changed,
 }
 
@@ -202,7 +202,8 @@ pub fn changes<'b>(
         if was.address != now.address {
             push(name, ChangeKind::Moved { from: was.address.to_string(), to: now.address.to_string() });
         }
-        if (was.weight, &was.location) != (now.weight, &now.location) {
+        let rules = |backend: &Backend| (backend.weight, backend.max_connections, backend.backup);
+        if rules(was) != rules(now) || was.location != now.location {
             push(name, ChangeKind::Changed);
         }
     }

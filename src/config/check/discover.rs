@@ -29,6 +29,9 @@ pub(super) fn discover(pool: &Section<'_>) -> Option<Discover> {
         vanish: section.read("vanish", vanish).unwrap_or(Vanish::Drain),
         empty: section.read("empty", empty).unwrap_or(OnEmpty::Keep),
         max_backends: section.read("max_backends", value::integer(1..=MOST)).unwrap_or(BACKENDS_MAX),
+        max_connections: section
+            .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
+            .unwrap_or(None),
     })
 }
 

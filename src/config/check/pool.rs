@@ -56,6 +56,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let limits = section.child("limits", &keys::POOL_LIMITS);
+    let discover = discover::discover(&section);
     let config = Pool {
         name,
         http,
@@ -73,14 +74,14 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
             value::duration(SECOND, HOUR),
             remembered.is_some() || !has_key,
         ),
-        on_full: queue::on_full(&section, &backends),
+        on_full: queue::on_full(&section, &backends, discover.as_ref()),
         drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
         resolve: section.read("resolve", value::word(&RESOLVE)).unwrap_or(ResolveWhen::Ttl),
-        discover: discover::discover(&section),
+        discover,
         limits: timeouts::of_pool(&limits, http.is_read()),
         request_limits: request_limits::of_pool(&limits, http.is_read()),
         connect_timeout,

@@ -34,6 +34,20 @@ fn json_says_the_same_as_lines() {
 }
 
 #[test]
+fn json_alone_has_most_connections_and_backup() {
+    let json = r#"[{"name": "a", "address": "10.0.0.1:80", "max_connections": 500, "backup": true},
+        {"name": "b", "address": "10.0.0.2:80", "backup": false}]"#;
+    let found = parse(json).unwrap();
+    let own = |index: usize| (found[index].max_connections, found[index].backup);
+    assert_eq!((own(0), own(1)), ((Some(500), true), (None, false)));
+    for most in [0, u64::from(u32::MAX) + 1] {
+        let json = format!(r#"[{{"name": "a", "address": "10.0.0.1:80", "max_connections": {most}}}]"#);
+        let why = format!("backend #1: max_connections {most} is not between 1 and 4294967295");
+        assert_eq!(parse(&json), Err(why));
+    }
+}
+
+#[test]
 fn one_mistake_refuses_the_file_and_is_named() {
     for (text, why) in [
         ("", "the file is empty: a comment or [] says that there is no backend"),

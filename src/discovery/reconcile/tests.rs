@@ -9,6 +9,7 @@ const RULES: Discover = Discover {
     vanish: Vanish::Drain,
     empty: OnEmpty::Keep,
     max_backends: 3,
+    max_connections: None,
 };
 
 fn set(names: &[&str]) -> Reading {
@@ -99,6 +100,21 @@ fn what_cannot_be_taken_as_a_whole_is_refused_as_a_whole() {
 }
 
 #[test]
+fn most_connections_are_those_of_the_source_or_else_of_the_rules() {
+    let (mut own, plain) =
+        (Found::new("a", "10.0.0.1:80".parse().unwrap()), Found::new("b", "10.0.0.2:80".parse().unwrap()));
+    (own.max_connections, own.backup) = (Some(5), true);
+    let reading = Reading::Set { found: vec![own, plain], valid_for: std::time::Duration::ZERO };
+    let limits = |max_connections| {
+        let rules = Discover { max_connections, ..RULES };
+        let found = reconcile(&pool(&[]), &rules, &reading, &none_is_own, 0).unwrap();
+        found.iter().map(|backend| (backend.max_connections, backend.backup)).collect::<Vec<_>>()
+    };
+    assert_eq!(limits(None), [(Some(5), true), (None, false)]);
+    assert_eq!(limits(Some(70)), [(Some(5), true), (Some(70), false)]);
+}
+
+#[test]
 fn an_absent_backend_goes_when_nothing_holds_it_or_its_time_is_over() {
     let pool = pool(&["a"]);
     let pool = pool
@@ -154,4 +170,8 @@ fn changes_are_named_backend_by_backend() {
     moved.backends[2].weight = 9;
     moved.backends.remove(0);
     assert_eq!(text(&before, &moved), "a removed, b moved from 10.0.0.1:80 to 10.0.0.2:80, c changed");
+    let mut limited = before.clone();
+    limited.backends[1].max_connections = Some(9);
+    limited.backends[2].backup = true;
+    assert_eq!(text(&before, &limited), "b changed, c changed");
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Address, Backend, Bind, Config, DiscoverSource, FileProblem, Pool};
+use crate::config::{Address, Backend, Bind, Config, Discover, DiscoverSource, FileProblem, Pool};
 use crate::discovery::dns::{DnsSource, Resolver, look_at_all};
 use crate::discovery::file;
 use crate::discovery::found::Reading;
@@ -90,14 +90,14 @@ pub(in crate::server) fn fill(config: &mut Config, before: Before<'_>) -> Vec<So
         let before = with_source(in_force, &pool.name);
         let problem = |key, why: String| FileProblem::new(format!("pool \"{}\": discover", pool.name), key, why);
         if let Some(before) = before {
-            let next = pool.with_found(before.found().cloned().collect());
+            let next = pool.with_found(under(&rules, before.found().cloned().collect()));
             if let Err(why) = next.balance.holds(&next.backends) {
                 problems.push(SourceProblem::Error(problem("kind", format!("\"{}\": {why}", rules.source.kind()))));
             }
             *pool = next;
             continue;
         }
-        let mut next = pool.with_found(last_set(&pool.name));
+        let mut next = pool.with_found(under(&rules, last_set(&pool.name)));
         if next.balance.holds(&next.backends).is_err() {
             next = next.with_found(Vec::new());
         }
@@ -140,6 +140,15 @@ fn order(pool: &mut Pool, in_force: Option<&Config>, last: Option<&RuntimeState>
 /// cannot be read leaves its pool as the file has it.
 pub fn find_backends(config: &mut Config) {
     drop(fill(config, Before::Nothing));
+}
+
+/// Backends that were found before, under the rules of now: records of DNS have no limit of their own. A file is read
+/// again.
+fn under(rules: &Discover, mut found: Vec<Backend>) -> Vec<Backend> {
+    if matches!(rules.source, DiscoverSource::Dns(_)) {
+        found.iter_mut().for_each(|backend| backend.max_connections = rules.max_connections);
+    }
+    found
 }
 
 /// A pool of a configuration that has a source there.

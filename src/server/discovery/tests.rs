@@ -377,13 +377,18 @@ fn a_thousand_sequences_of_readings_orders_reloads_and_restarts_come_to_what_the
     }
 }
 
+/// A backend with everything that a file may say of it.
+fn limited(found: Found) -> Found {
+    Found { max_connections: Some(7), backup: true, ..found }
+}
+
 #[test]
 fn what_is_in_the_state_file_is_what_was_found_and_absences_keep_their_times() {
     let mut random = Random::new(7);
     let mut world = World::new(&mut random);
     world.put_in_force(Written { backends: BTreeMap::new(), vanish: "drain", empty: "keep", most: 9 }.config());
     let set = |names: &[&str]| Reading::Set {
-        found: names.iter().map(|name| Found::new(*name, "10.0.0.1:1".parse().unwrap())).collect(),
+        found: names.iter().map(|name| limited(Found::new(*name, "10.0.0.1:1".parse().unwrap()))).collect(),
         valid_for: Duration::ZERO,
     };
     world.look(Some(&set(&["a", "b"])));
@@ -400,6 +405,7 @@ fn what_is_in_the_state_file_is_what_was_found_and_absences_keep_their_times() {
     let absence = again[0].absence().unwrap();
     assert_eq!((absence.since_ms, absence.deadline_ms), (47_000, 47_000 + DRAIN_DEADLINE_MS));
     assert_eq!((&again[1], &found[1].address), (&found[1], &Address::Tcp("10.0.0.1:1".parse().unwrap())));
+    assert_eq!((again[1].max_connections, again[1].backup), (Some(7), true));
     for (damage, left) in [("10.0.0.1:1", 0), ("\"name\": \"a\"", 1), ("\"weight\": 1", 2)] {
         let damaged = kept.replace(damage, if damage == "10.0.0.1:1" { "0.0.0.0:0" } else { "\"x\": 0" });
         let state = RuntimeState::from_json(&damaged).unwrap();

@@ -18,6 +18,10 @@ pub(super) struct RuntimeFound {
     #[serde(skip_serializing_if = "String::is_empty")]
     location: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_connections: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    backup: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     absence: Option<RuntimeAbsence>,
 }
 
@@ -36,6 +40,8 @@ impl RuntimeFound {
             address: backend.address.to_string(),
             weight: backend.weight,
             location: backend.location.join("/"),
+            max_connections: backend.max_connections,
+            backup: backend.backup,
             absence: backend.absence().map(|absence| RuntimeAbsence {
                 since_unix_ms: clocks.unix(absence.since_ms),
                 deadline_unix_ms: clocks.unix(absence.deadline_ms),
@@ -60,8 +66,8 @@ impl RuntimeFound {
             host: None,
             weight: self.weight.min(256),
             location: levels(&self.location).ok()?,
-            backup: false,
-            max_connections: None,
+            backup: self.backup,
+            max_connections: self.max_connections.filter(|most| *most > 0),
             origin: BackendOrigin::Found { absence },
         })
     }

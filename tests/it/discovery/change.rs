@@ -160,3 +160,32 @@ fn plan_explain_and_check_are_of_the_backends_that_are_named() {
     let checked = text(&["check", file]);
     assert!(checked.contains("pool \"p\": discover: path \"") && checked.contains("it may be cut short"), "{checked}");
 }
+
+#[test]
+fn backends_of_a_file_may_have_a_limit_and_be_backups_and_a_reload_changes_the_limit_of_the_others() {
+    let (_backends, [a, b]) = two();
+    let pods = Pods::start("on_full = \"reject\"\n", "max_connections = 2\n", &[a, b]);
+    let most = |name: &str| pods.backend(name)["max_connections"].clone();
+    assert_eq!((most("a"), most("b")), (2.into(), 2.into()));
+    let file = |most: u32| {
+        pods.replace(&format!(
+            "[{{\"name\": \"a\", \"address\": \"{}\", \"max_connections\": {most}}},\
+             {{\"name\": \"b\", \"address\": \"{}\", \"backup\": true}}]",
+            a.1, b.1
+        ));
+        eventually("the limit of a", || (pods.backend("a")["max_connections"] == most).then_some(()));
+    };
+    file(50);
+    assert_eq!((most("b"), pods.backend("b")["backup"].clone()), (2.into(), true.into()));
+    assert!(pods.homes(0..40).iter().all(|home| home == "a"), "a backup serves while no other backend can");
+    eventually("all clients to leave", || (pods.backend("a")["leases"] == 0).then_some(()));
+    file(1);
+    let mut held = Client::connect_from(source(1), pods.sessile.address("l"));
+    assert_eq!(held.ask("1"), "a 1");
+    let refused = Client::connect_from(source(2), pods.sessile.address("l")).try_ask("2");
+    assert!(refused.is_err(), "{refused:?}: the backend is full");
+    let more = config("on_full = \"reject\"\n", "max_connections = 9\n");
+    assert_eq!(pods.sessile.reload(&more)["accepted"], true);
+    eventually("the limit of b", || (most("b") == 9).then_some(()));
+    assert_eq!((most("a"), held.ask("3").as_str()), (1.into(), "a 3"));
+}

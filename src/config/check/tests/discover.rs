@@ -17,15 +17,28 @@ fn a_source_alone_is_enough_and_backends_of_the_file_stand_beside_it() {
         vanish: Vanish::Drain,
         empty: OnEmpty::Keep,
         max_backends: 1_024,
+        max_connections: None,
     };
     assert_eq!((config.pools[0].discover.as_ref(), config.pools[0].backends.len()), (Some(&whole), 0));
     let beside = site(&format!(
         "backend = {{ name = \"a\", address = \"10.0.0.1:80\", weight = 0, state = \"drain\" }}\n{FILE}"
     ));
     assert_eq!((config_of(&beside).pools[0].backends.len(), warnings(&beside)), (1, String::new()));
-    let all = config_of(&site(&format!("{FILE}vanish = \"down\"\nempty = \"apply\"\nmax_backends = 3\n")));
+    let all = config_of(&site(&format!(
+        "{FILE}vanish = \"down\"\nempty = \"apply\"\nmax_backends = 3\nmax_connections = 9\n"
+    )));
     let all = all.pools[0].discover.clone().unwrap();
     assert_eq!((all.vanish, all.empty, all.max_backends), (Vanish::Down, OnEmpty::Apply, 3));
+    assert_eq!(all.max_connections, Some(9));
+}
+
+#[test]
+fn clients_may_wait_for_backends_that_are_found_with_a_limit() {
+    let waits = |discover: &str| warnings(&site(&format!("on_full = \"queue\"\n{discover}")));
+    let dns = "[pool.discover]\nkind = \"dns\"\nname = \"_http._tcp.web.example\"\n";
+    assert!(waits(dns).contains("no client ever waits: no backend has max_connections"));
+    assert_eq!(waits(&format!("{dns}max_connections = 100\n")), "");
+    assert_eq!(waits(FILE), "", "a file may have it for each backend");
 }
 
 #[test]
@@ -47,6 +60,10 @@ fn each_mistake_is_named_at_its_place() {
         (
             &format!("{FILE}max_backends = 0"),
             "10:16: pool \"app\": discover: max_backends 0 is not between 1 and 16384",
+        ),
+        (
+            &format!("{FILE}max_connections = 0"),
+            "10:19: pool \"app\": discover: max_connections 0 is not between 1 and 4294967295 (hint: or \"off\")",
         ),
         (&format!("{FILE}vanish = \"drop\""), "10:10: pool \"app\": discover: vanish \"drop\" is not one of"),
         (&format!("stick_group = \"g\"\n{FILE}"), "7:15: pool \"app\": stick_group needs pools with the same backends"),
