@@ -1,8 +1,9 @@
 //! Backends that a file or DNS names while the process runs.
 //!
-//! `dns`: looks at a real name server, and at one that says what no real one does; `dns_pool`: pools with such backends.
-//! `names`: backends that are written with a name.
-//! The other files: pools with a file of backends.
+//! `dns`: looks at a real name server, and at one that says what no real one does; `dns_pool`: pools with such
+//! backends; `names`: backends that are written with a name; `rolling`: pods that are replaced one after the other;
+//! `upgraded`: another process takes over while sources are dead. The other files: pools with a file of backends. `users`
+//! are many clients.
 
 mod broken;
 mod change;
@@ -12,7 +13,10 @@ mod kept;
 mod knot;
 pub mod name_server;
 mod names;
+mod rolling;
 mod scale;
+mod upgraded;
+mod users;
 
 use std::fs;
 use std::net::SocketAddr;
