@@ -15,8 +15,8 @@ use crate::outcome::{BreakCause, Ended, Party};
 /// Most moves, and most endings, of all threads together.
 pub const NOTED_MAX: usize = 16_384;
 
-/// How many of the last moves of a thread are looked at for the one to which a new cookie belongs.
-const COOKIE_LOOK: usize = 16;
+/// How many of the last moves of a thread are looked at for the one to which a new cookie, or another backend, belongs.
+const LAST_LOOK: usize = 16;
 
 /// A client that got another backend than the one it had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,10 +147,13 @@ impl ClientHistory {
     /// Adds the cookie that a client got with its last move on this connection.
     pub fn got_cookie(&self, thread: usize, connection: u64, hash: u64) {
         let mut part = self.part(thread);
-        let last = part.moves.iter_mut().rev().take(COOKIE_LOOK).find(|noted| noted.connection == connection);
-        if let Some(noted) = last {
-            noted.cookies[1] = Some(hash);
-        }
+        part.last_move(connection).into_iter().for_each(|noted| noted.cookies[1] = Some(hash));
+    }
+
+    /// Notes that the backend of a client's last move on this connection did not serve it, and that it has got this one.
+    pub fn went_on(&self, thread: usize, connection: u64, to: Arc<str>) {
+        let mut part = self.part(thread);
+        part.last_move(connection).into_iter().for_each(|noted| noted.to = Arc::clone(&to));
     }
 
     /// Notes an ending; one that is like the last one of the thread is counted there.
@@ -195,6 +198,13 @@ impl ClientHistory {
 
     fn part(&self, thread: usize) -> MutexGuard<'_, HistoryPart> {
         self.parts[thread % self.parts.len()].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HistoryPart {
+    /// The last move on a connection, if it is one of the last of all.
+    fn last_move(&mut self, connection: u64) -> Option<&mut NotedMove> {
+        self.moves.iter_mut().rev().take(LAST_LOOK).find(|noted| noted.connection == connection)
     }
 }
 
@@ -266,6 +276,9 @@ mod tests {
         assert_eq!(found(ClientKey::Connection(20)), [20]);
         assert_eq!((found(ClientKey::Cookie(10)), found(ClientKey::Cookie(99))), (vec![10], vec![10]));
         assert_eq!(found(ClientKey::Cookie(77)), [0_u64; 0], "of a connection of another thread");
+        history.went_on(2, 30, "c".into());
+        let to: Vec<_> = history.of(&ClientKey::Address(ANN.into())).moves.into_iter().map(|noted| noted.to).collect();
+        assert_eq!(to, ["b".into(), Arc::<str>::from("c")]);
         assert_eq!((history.client_of(20), history.client_of(40)), (Some(BEN.into()), None));
     }
 

@@ -195,6 +195,11 @@ impl ConversationState {
         self.facts.borrow().moved.is_some()
     }
 
+    /// Gives back a move that was taken for no line.
+    pub fn keep_move(&self, moved: ClientMove) {
+        self.facts.borrow_mut().moved = Some(moved);
+    }
+
     /// Takes the move of the client for the line of a request: no other line says it again.
     pub fn take_move(&self) -> Option<ClientMove> {
         self.facts.borrow_mut().moved.take()

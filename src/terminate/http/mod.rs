@@ -61,7 +61,7 @@ use crate::config::{self, KeyPart, PoolHttp};
 use crate::http::head::{Request, RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::{Framing, Refused};
-use crate::outcome::{Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::request_key::values_of_key;
 use crate::pool::{Pool, QueueVisit};
 use crate::sticky::Facts;
@@ -302,15 +302,19 @@ impl<'a, S: ClientStream> HttpConnection<'a, S> {
 
     /// Notes where a request has its place, and whether its client has moved there.
     fn settle(&self, pool: &Pool, cookie: &RequestCookie<'_>, reached: &Reached, request: &Request<'_>) {
-        let Reached { upstream, backend, left, remember } = reached;
-        let (conversation, context) = (self.conversation, &self.conversation.context);
-        let moved = cookie.client_move(*left, *backend);
+        let moved = cookie.client_move(reached.left, reached.backend);
+        self.place_at(pool, cookie, reached, moved.clone());
+        let brought = || history::brought_cookie(&self.conversation.context, pool, request);
+        self.conversation.note_move(pool, moved.as_ref(), reached.upstream.lease.backend(), brought);
+    }
+
+    /// Notes where a request has its place. `moved`: the move that counts, if its client has not moved there already.
+    fn place_at(&self, pool: &Pool, cookie: &RequestCookie<'_>, reached: &Reached, moved: Option<ClientMove>) {
+        let Reached { upstream, backend, remember, .. } = reached;
         let remember = cookie.remember().or(*remember);
-        let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
-        conversation.state.enter(ConversationStage::Placed(placed));
-        let brought = || history::brought_cookie(context, pool, request);
-        conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
-        cookie.update_store(context, *backend, upstream.lease.backend());
+        let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
+        self.conversation.state.enter(ConversationStage::Placed(placed));
+        cookie.update_store(&self.conversation.context, *backend, upstream.lease.backend());
     }
 
     fn message(

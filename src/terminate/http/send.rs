@@ -23,9 +23,9 @@ use crate::attempt::{BackendEnd, Silence};
 use crate::clock;
 use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::{Framing, Method};
-use crate::outcome::{Ended, Party};
+use crate::outcome::{Ended, Party, PickReason};
 use crate::pool::request_key::values_of_key;
-use crate::pool::{Backend, QueueVisit};
+use crate::pool::{Backend, Pool, QueueVisit};
 use crate::sticky::Facts;
 use crate::terminate::byte_stream::ClientStream;
 use crate::terminate::connect::Connector;
@@ -88,6 +88,7 @@ impl<S: ClientStream> HttpConnection<'_, S> {
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
         let Way { connector, follow, set, tls, .. } = *way;
         let (conversation, mut gone, mut until_ms) = (self.conversation, Vec::new(), None);
+        let was_known = self.was_known(connector.pool);
         loop {
             let writer = ResponseWriter {
                 cookie: &*cookie,
@@ -112,7 +113,10 @@ impl<S: ClientStream> HttpConnection<'_, S> {
             let next = match is_over {
                 true => None,
                 // In memory of its own: hardly any request needs it.
-                false => Box::pin(self.place_again(way, cookie, (&message.received, &gone), log, visit)).await,
+                false => {
+                    let refused = (&message.received[..], &gone[..], was_known);
+                    Box::pin(self.place_again(way, cookie, refused, log, visit)).await
+                }
             };
             match next {
                 Some(next) => reached = next,
@@ -122,12 +126,20 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         }
     }
 
-    /// Places a request anew, beyond backends that do not serve it; `None`: no other one can.
+    /// Whether the client of a request that has its first place was known before. Without a stick table it is known where
+    /// its key belongs.
+    fn was_known(&self, pool: &Pool) -> bool {
+        use PickReason::{Connection, Cookie, StickTable};
+        pool.table().is_none() || matches!(self.conversation.state.reason(), Some(Cookie | StickTable | Connection))
+    }
+
+    /// Places a request anew, beyond backends that do not serve it; `None`: no other one can. No backend has served the
+    /// client meanwhile: it moves once, from the one that it had before the request.
     async fn place_again<'p>(
         &self,
         way: &Way<'_, 'p>,
         cookie: &mut RequestCookie<'p>,
-        (received, gone): (&[u8], &[Arc<Backend>]),
+        (received, gone, was_known): (&[u8], &[Arc<Backend>], bool),
         log: &mut RequestLog,
         visit: &mut QueueVisit,
     ) -> Option<Reached> {
@@ -137,8 +149,18 @@ impl<S: ClientStream> HttpConnection<'_, S> {
         log.reused = false;
         // Routed anew it cannot be: what fails now has failed before.
         let reached = self.reach(way.connector, cookie, (&facts, way.follow, gone), log, visit).await.ok()?;
-        self.settle(pool, cookie, &reached, &request);
-        pool.counters(self.conversation.context.counters_index).moved.add(1);
+        let (state, context) = (&self.conversation.state, &self.conversation.context);
+        match state.take_move() {
+            Some(moved) => {
+                self.place_at(pool, cookie, &reached, None);
+                state.keep_move(moved);
+                let (id, to) = (self.conversation.client_info.id, reached.upstream.lease.backend().name_shared());
+                context.history.went_on(context.counters_index, id, to);
+            }
+            None if was_known => self.settle(pool, cookie, &reached, &request),
+            None => self.place_at(pool, cookie, &reached, None),
+        }
+        pool.counters(context.counters_index).moved.add(1);
         Some(reached)
     }
 

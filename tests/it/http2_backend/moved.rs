@@ -80,6 +80,35 @@ fn a_request_that_its_backend_has_not_looked_at_goes_to_the_next_one() {
 }
 
 #[test]
+fn a_client_that_backends_refuse_one_after_the_other_moves_once_from_the_one_that_it_had() {
+    const USERS: usize = 16;
+    let ((refusing, refused), other, dead) = (refusing(false), Http2Site::new(), free_local_address());
+    let options = format!("{}key = \"header:X-User\"\n", routed(H2));
+    let sessile = plain("", &options, &[dead, refusing.address, other.address]);
+    let client = Client::plain(sessile.address("l"));
+    let breaks = || sessile.status()["pools"][0]["breaks"]["down"].as_u64().unwrap() as usize;
+    for user in 0..USERS {
+        assert_eq!(client.get(&format!("/{user}"), &[KNOWN, ("x-user", &user.to_string())]).status, 200);
+        let line = line(&sessile, &format!("/{user}"));
+        let told = [&line["from"], &line["moved"], &line["backend"]];
+        assert_eq!(told, ["b0", "down", "b2"], "{line}");
+    }
+    assert!(refused.load(Relaxed) > 0, "some had two moves");
+    assert_eq!(breaks(), USERS);
+    let why = sessile.json("/why?what=127.0.0.1");
+    let moves = why["moves"].as_array().unwrap();
+    assert!(moves.len() == USERS && moves.iter().all(|noted| noted["from"] == "b0" && noted["to"] == "b2"), "{why}");
+    // New clients have moved from nowhere.
+    let before = refused.load(Relaxed);
+    for user in 0..USERS {
+        let new = Client::plain(sessile.address("l"));
+        assert_eq!(new.get(&format!("/new/{user}"), &[("x-user", &format!("n{user}"))]).status, 200);
+    }
+    assert!(refused.load(Relaxed) > before, "and some of them were refused first");
+    assert_eq!(breaks(), USERS);
+}
+
+#[test]
 fn a_request_of_which_the_body_was_begun_goes_to_no_other_backend() {
     let ((first, refused), other) = (refusing(true), Http2Site::new());
     let sessile = plain("", &routed(H2), &[first.address, other.address]);
