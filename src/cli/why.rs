@@ -89,7 +89,9 @@ fn shown(report: &WhyReport) -> String {
 fn entry(entry: &WhyEntry) -> String {
     let WhyEntry { pool, backend, kind, age_s, expires_s, told_by } = entry;
     let backend = backend.as_deref().unwrap_or("a backend that has left");
-    let told = told_by.as_deref().map_or_else(String::new, |instance| format!(", told by instance {instance}"));
+    let told = told_by
+        .as_deref()
+        .map_or_else(String::new, |instance| format!(", told by instance {instance} through the store"));
     format!("{backend} of pool {pool}, {kind}{told}, seen {} min ago, kept for {} min more", age_s / 60, expires_s / 60)
 }
 

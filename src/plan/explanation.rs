@@ -15,7 +15,7 @@ use crate::pool::{AwaitedPlace, Pool};
 use crate::proxy_protocol;
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::key::{Key, SourceAs, cut};
-use crate::sticky::table::TableLookup;
+use crate::sticky::table::{KeyHash, TableLookup};
 use crate::sticky::{Facts, Left};
 
 /// Where a client goes in a pool, and why.
@@ -89,6 +89,13 @@ pub struct ExplainedLine {
 pub struct ExplainedEntry {
     /// Name of the backend; `None`: it has left the pool.
     pub backend: Option<String>,
+    /// The instance that has told the entry through the shared store; `None`: it was made here, or that is not known any
+    /// more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_by: Option<String>,
+    /// Hash of the key, by which the process knows that instance.
+    #[serde(skip)]
+    pub key: Option<KeyHash>,
 }
 
 /// One backend as a candidate.
@@ -158,7 +165,7 @@ impl Explanation {
         });
         Self {
             in_turn,
-            entry: entry.map(|backend| ExplainedEntry { backend }),
+            entry: entry.map(|backend| ExplainedEntry { backend, told_by: None, key: decision.entry_key }),
             moved: moved.as_ref().map(|moved| moved.cause.word().to_owned()),
             from: moved.and_then(|moved| moved.from.or(cookie.gone)).map(|name| name.to_string()),
             wait_ms: decision.waits.map(|most| most.as_millis() as u64),

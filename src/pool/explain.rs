@@ -16,7 +16,7 @@ use crate::config::KeyPart;
 use crate::placement::Known;
 use crate::sticky::Facts;
 use crate::sticky::key::SourceAs;
-use crate::sticky::table::TableLookup;
+use crate::sticky::table::{KeyHash, TableLookup};
 
 /// How a pool picks for one client.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Decision<'p> {
     /// What the stick table has about the key; `None`: there is no stick table, no key, or the question is not about
     /// the living pool.
     pub entry: Option<TableLookup>,
+    /// Hash of the key in the stick table that was looked at.
+    pub entry_key: Option<KeyHash>,
     /// How long the client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`: the
     /// client does not wait.
     pub waits: Option<Duration>,
@@ -141,6 +143,7 @@ impl Pool {
             }),
             range: key.range.map(|range| &*range.name),
             entry: table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms)),
+            entry_key: table.map(|(_, table_key)| table_key),
             waits: None,
             awaited,
             candidates,

@@ -21,7 +21,12 @@ impl Server {
             Some(asked) => self.ask_store(asked).await,
             None => None,
         };
-        on_blocking_thread(move || ClientReport::now(&snapshot, &question, at, answers.as_ref())).await
+        let explain = move || ClientReport::now(&snapshot, &question, at, answers.as_ref());
+        let mut report = on_blocking_thread(explain).await?;
+        if let Some(entry) = report.explanation.as_mut().and_then(|explanation| explanation.entry.as_mut()) {
+            entry.told_by = entry.key.and_then(|key| self.store.fleet().origin(key));
+        }
+        Ok(report)
     }
 
     /// Asks the store for all values at once; `None`: there is no store.

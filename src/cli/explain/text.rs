@@ -78,10 +78,13 @@ fn of_pool(explanation: &Explanation) -> String {
         let _ = write!(key, ", in range {range}");
     }
     match &explanation.entry {
-        Some(ExplainedEntry { backend: Some(backend) }) => {
-            let _ = write!(key, ", in the stick table at {backend}");
+        Some(ExplainedEntry { backend, told_by, .. }) => {
+            let _ =
+                write!(key, ", in the stick table at {}", backend.as_deref().unwrap_or("a backend that was removed"));
+            if let Some(instance) = told_by {
+                let _ = write!(key, ", told by instance {instance} through the store");
+            }
         }
-        Some(ExplainedEntry { backend: None }) => key += ", in the stick table at a backend that was removed",
         None if explanation.by_load && is_live(explanation) => key += ", not in the stick table",
         None => {}
     }
@@ -204,7 +207,7 @@ mod tests {
             key_hash: Some("0123456789abcdef".into()),
             by_load: false,
             range: None,
-            entry: Some(ExplainedEntry { backend: Some("b".into()) }),
+            entry: Some(ExplainedEntry { backend: Some("b".into()), told_by: None, key: None }),
             candidates: vec![
                 candidate("a", Some("down"), Some("down: connection refused")),
                 candidate("c", Some("up"), None),

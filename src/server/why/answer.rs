@@ -23,6 +23,12 @@ pub(super) fn give(report: &mut WhyReport, subject: &str, going_on: &[&Event], c
                 "{subject} was not moved since {}: its backend is {backend} of pool {pool}.",
                 report.since
             ));
+            let entry = report.entry.as_ref().filter(|entry| entry.backend.as_deref() == Some(backend));
+            sentences.extend(
+                entry
+                    .and_then(|entry| entry.told_by.as_deref())
+                    .map(|instance| format!("Its entry was told by instance {instance} through the store.")),
+            );
             "not_moved"
         }
         (None, None, Some(ended)) => {
@@ -68,7 +74,7 @@ fn conditions(going_on: &[&Event], certificates: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{WhyEnding, WhyMove};
+    use crate::admin::{WhyEnding, WhyEntry, WhyMove};
 
     /// The answer while these go on: a limit that is reached, and a reload that was refused.
     fn answered(mut report: WhyReport) -> (String, String) {
@@ -96,13 +102,19 @@ mod tests {
     #[test]
     fn a_client_that_stayed_is_told_from_one_that_is_not_known() {
         let known = WhyReport { backend: Some("a".to_owned()), pool: Some("web".to_owned()), ..WhyReport::default() };
-        let (outcome, answer) = answered(known);
+        let (outcome, answer) = answered(known.clone());
         assert_eq!(outcome, "not_moved");
         let goes_on = "What goes on now: max_connections is reached; certificate \"x\" has expired.";
         assert_eq!(
             answer,
             format!("Client 192.0.2.1 was not moved since SINCE: its backend is a of pool web. {goes_on}")
         );
+        let (backend, told_by) = (Some("a".to_owned()), Some("host/1f".to_owned()));
+        let entry = WhyEntry { backend, told_by, ..WhyEntry::default() };
+        let told = WhyReport { entry: Some(entry), ..known };
+        let (_, answer) = answered(told);
+        let by = "its backend is a of pool web. Its entry was told by instance host/1f through the store.";
+        assert!(answer.contains(by), "{answer}");
         let (outcome, answer) = answered(WhyReport::default());
         assert_eq!(outcome, "not_known");
         assert!(answer.starts_with("Client 192.0.2.1 is not known: no move"), "{answer}");

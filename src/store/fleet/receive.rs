@@ -140,11 +140,14 @@ impl FleetInbox {
                 continue;
             }
             let result = table.map_or(Received::Unknown, |table| table.receive(&told, precedence, now_ms));
+            match (is_own, result) {
+                (false, Received::Taken) => lock(&self.shared.seen).origin(key, instance),
+                // What others have told of the key was before that.
+                (true, Received::Taken | Received::Known) => lock(&self.shared.seen).forget_origin(key),
+                _ => {}
+            }
             if !is_own {
                 self.shared.counters.received[result as usize].fetch_add(1, Relaxed);
-                if result == Received::Taken {
-                    lock(&self.shared.seen).origin(key, instance);
-                }
             }
         }
     }

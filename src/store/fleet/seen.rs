@@ -88,6 +88,13 @@ impl SeenInstances {
         self.origins[bits as usize % ORIGINS] = (bits, instance);
     }
 
+    /// Takes note of an entry that was made here.
+    pub(super) fn forget_origin(&mut self, key: KeyHash) {
+        let bits = key.to_bits();
+        let origin = self.origins.get_mut(bits as usize % ORIGINS).filter(|(known, _)| *known == bits);
+        origin.into_iter().for_each(|origin| *origin = (0, 0));
+    }
+
     /// The instance that has told the entry of a key; `None`: none, or it is not known any more.
     pub(super) fn origin_of(&self, key: KeyHash) -> Option<u64> {
         let (bits, instance) = *self.origins.get(key.to_bits() as usize % ORIGINS)?;
@@ -136,5 +143,11 @@ mod tests {
         assert_eq!(seen.origins.len(), ORIGINS);
         let of = |key| seen.origin_of(KeyHash::from_bits(key));
         assert_eq!((of(200_000), of(1), of(0)), (Some(9), None, None));
+        // The place of a key may be that of another one.
+        seen.forget_origin(KeyHash::from_bits(200_000 - ORIGINS as u64));
+        let of = |key| seen.origin_of(KeyHash::from_bits(key));
+        assert_eq!(of(200_000), Some(9));
+        seen.forget_origin(KeyHash::from_bits(200_000));
+        assert_eq!(seen.origin_of(KeyHash::from_bits(200_000)), None);
     }
 }
