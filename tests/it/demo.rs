@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::support::backend::listener;
-use crate::support::http;
 use crate::support::program::free_address;
+use crate::support::{has, http};
 
 /// Starts it with a folder of its own for temporary files.
 fn demo(temporary: &Path) -> Command {
@@ -31,7 +31,7 @@ fn the_demo_keeps_every_promise() {
         "4. Round robin",
         "5. One backend killed",
         "6. One backend back",
-        "7. Six ways to keep users logged in",
+        "7. Ways to keep users logged in",
     ] {
         assert!(text.lines().any(|line| line == title), "{title}: {text}");
     }
@@ -41,6 +41,48 @@ fn the_demo_keeps_every_promise() {
     let wide = text.lines().find(|line| line.chars().count() > 100 && !line.contains(paths));
     assert_eq!(wide, None);
     assert!(is_empty(temporary.path()));
+    if STORES.iter().any(|store| has("the_demo_keeps_every_promise", store)) {
+        let shown = include_str!("../../src/cli/help/stickiness.md").lines().filter_map(|line| row_of(line, "|"));
+        let shown: Vec<_> = shown.skip_while(|(title, _)| *title != "IP hash").take(WAYS).collect();
+        let counted = text.lines().skip_while(|line| !line.contains("HAD TO LOG IN AGAIN"));
+        let counted: Vec<_> = counted.filter_map(|line| row_of(line, "  ")).take(WAYS).collect();
+        assert_eq!(shown.len(), WAYS);
+        for (shown, counted) in shown.iter().zip(&counted) {
+            assert!(
+                shown.0.starts_with(counted.0) && shown.1 == counted.1,
+                "the manual has {shown:?}, not {counted:?}"
+            );
+        }
+    }
+}
+
+/// Programs that the demo takes as a store.
+const STORES: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// Ways to keep users logged in, where there is a store.
+const WAYS: usize = 7;
+
+/// The title of a row of a table, and its five numbers; `None`: the line has other cells.
+fn row_of<'l>(line: &'l str, between: &str) -> Option<(&'l str, [usize; 5])> {
+    let cells: Vec<_> = line.split(between).map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let (title, numbers) = cells.split_first()?;
+    let numbers: Vec<_> = numbers.iter().map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    Some((*title, numbers.try_into().ok()?))
+}
+
+#[test]
+fn without_a_store_the_demo_says_what_it_lacks() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (folder, programs) = (temporary.path().join("tmp"), temporary.path().join("bin"));
+    [&folder, &programs].iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+    let output = demo(&folder).arg("--once").env("PATH", programs).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && !text.contains('✗'), "{text}");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("There is no redis-server or valkey-server on this machine: replicated sessions"), "{text}");
+    assert!(words.contains("the balancers share neither learned cookies nor stick tables."), "{text}");
+    assert!(words.contains("ring with stick table 0 ") && !words.contains("ring, shared stick table"), "{text}");
+    assert!(is_empty(&folder));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Six ways to keep users logged in, and the logins that each loses when backends or balancers change.
+//! Ways to keep users logged in, and the logins that each loses when backends or balancers change.
 //!
 //! A login makes a session in the memory of one backend, or in a store that all backends share, and a cookie names the
 //! session. A user at a backend without the session has to log in again; these logins are counted. Invariant: all ways
@@ -25,37 +25,39 @@ struct Way {
     options: &'static str,
     /// True if all backends share the sessions.
     replicated: bool,
+    /// True if the balancers share their stick tables, which takes a store.
+    shares: bool,
 }
 
 /// All ways; `$KEYS` is replaced by the path of the cookie keys.
-const WAYS: [Way; 6] = [
-    Way { listener: "hash", title: "IP hash", options: "balance = \"hash\"\nstick_table = \"0\"\n", replicated: false },
+const WAYS: [Way; 7] = [
+    Way { options: "balance = \"hash\"\nstick_table = \"0\"\n", ..Way::new("hash", "IP hash") },
+    Way { options: "balance = \"ring\"\nstick_table = \"0\"\n", ..Way::new("ring", "consistent ring") },
+    Way { options: "balance = \"ring\"\n", ..Way::new("stick-table", STICK_TABLE) },
+    Way { options: "balance = \"ring\"\n", shares: true, ..Way::new("shared-stick-table", SHARED_STICK_TABLE) },
     Way {
-        listener: "ring",
-        title: "consistent ring",
-        options: "balance = \"ring\"\nstick_table = \"0\"\n",
-        replicated: false,
-    },
-    Way { listener: "stick-table", title: "ring with stick table", options: "balance = \"ring\"\n", replicated: false },
-    Way {
-        listener: "insert",
-        title: "balancer's cookie",
         options: "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = $KEYS }\n",
-        replicated: false,
+        ..Way::new("insert", INSERT)
     },
     Way {
-        listener: "learn",
-        title: "learned cookie",
         options: "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n",
-        replicated: false,
+        ..Way::new("learn", LEARN)
     },
-    Way {
-        listener: "replicated",
-        title: "replicated sessions",
-        options: "balance = \"round_robin\"\n",
-        replicated: true,
-    },
+    Way { options: "balance = \"round_robin\"\n", replicated: true, ..Way::new("replicated", REPLICATED) },
 ];
+
+const STICK_TABLE: &str = "ring with stick table";
+const SHARED_STICK_TABLE: &str = "ring, shared stick table";
+const INSERT: &str = "balancer's cookie";
+const LEARN: &str = "learned cookie";
+const REPLICATED: &str = "replicated sessions";
+
+impl Way {
+    /// A way without options.
+    const fn new(listener: &'static str, title: &'static str) -> Self {
+        Self { listener, title, options: "", replicated: false, shares: false }
+    }
+}
 
 /// Events in their order, as headings of the table.
 const EVENTS: [&str; 5] = ["ONE ADDED", "ONE DIES", "IT RETURNS", "RESTART", "BALANCER KILLED"];
@@ -64,83 +66,105 @@ const DIES: usize = 1;
 const RETURNS: usize = 2;
 const RESTART: usize = 3;
 
-/// Number of users that had to log in again, by way and event.
-type Losses = [[usize; EVENTS.len()]; WAYS.len()];
+/// What became of the users of one way.
+struct WayLosses {
+    way: Way,
+    /// Number of users that had to log in again, by event.
+    lost: [usize; EVENTS.len()],
+    /// Users with a session at the backend that died.
+    at_victim: usize,
+}
 
 /// Runs all events and returns the scene.
 pub(super) async fn logged_in_users() -> Result<Scene, CommandError> {
     let mut fleet = Fleet::start().await?;
-    let mut users = Vec::new();
-    for way in WAYS {
-        users.push(Users::log_in(way, fleet.address(way)?).await?);
+    let mut all = Vec::new();
+    for way in fleet.ways() {
+        let users = Users::log_in(way, fleet.address(way)?).await?;
+        all.push((users, WayLosses { way, lost: Default::default(), at_victim: 0 }));
     }
-    let mut losses = Losses::default();
-    let mut at_victim = [0; WAYS.len()];
     for (event, _) in EVENTS.iter().enumerate() {
         match event {
             ADDED => fleet.add(NEWCOMER).await?,
             DIES => {
-                at_victim = std::array::from_fn(|way| users[way].at(VICTIM));
+                all.iter_mut().for_each(|(users, losses)| losses.at_victim = users.at(VICTIM));
                 fleet.kill(VICTIM).await?;
             }
             RETURNS => fleet.revive(VICTIM).await?,
             RESTART => fleet.restart().await?,
             _ => fleet.lose_one(),
         }
-        for (way, users) in users.iter_mut().enumerate() {
-            losses[way][event] = users.request_accounts(fleet.address(WAYS[way])?).await?;
+        for (users, losses) in &mut all {
+            losses.lost[event] = users.request_accounts(fleet.address(losses.way)?).await?;
         }
     }
-    Ok(scene(&fleet, &losses, &at_victim))
+    let losses: Vec<_> = all.into_iter().map(|(_, losses)| losses).collect();
+    Ok(scene(fleet.store(), &losses))
 }
 
-fn scene(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scene {
+/// `store`: its name and version, if there is one.
+fn scene(store: Option<&str>, all: &[WayLosses]) -> Scene {
     let [added, dies, returns, restart, killed] = EVENTS;
     let mut table = Table::new(["HAD TO LOG IN AGAIN", added, dies, returns, restart, killed]);
-    for (way, [a, b, c, d, e]) in WAYS.iter().zip(losses.map(|row| row.map(|count| count.to_string()))) {
+    for WayLosses { way, lost, .. } in all {
+        let [a, b, c, d, e] = lost.map(|count| count.to_string());
         table.row([way.title.to_owned(), a, b, c, d, e]);
     }
-    let row = |title: &str| losses[WAYS.iter().position(|way| way.title == title).unwrap_or(0)];
-    let none_lost = |counts: &[usize]| {
-        let lost = counts.iter().sum::<usize>();
-        (lost > 0).then(|| format!("{lost} lost"))
-    };
-    let orphans = WAYS.iter().zip(losses).zip(at_victim).filter(|((way, _), _)| !way.replicated);
-    let others = orphans
-        .filter(|((_, row), orphans)| row[DIES] != **orphans)
-        .map(|((way, row), orphans)| format!("{}: {} instead of {orphans}", way.title, row[DIES]));
-    let others: Vec<_> = others.collect();
-    let [stick_table, insert, learn] = ["ring with stick table", "balancer's cookie", "learned cookie"].map(row);
-    let store = match fleet.redis() {
-        Some(version) => {
-            format!("A Redis {version} keeps the replicated sessions, and the learned cookies of the balancers.")
-        }
-        None => "There is no redis-server on this machine: replicated sessions are in the demo's own memory, and the \
-                 balancers do not share learned cookies."
-            .to_owned(),
-    };
-    let scene = Scene::new("Six ways to keep users logged in")
-        .text(format!(
-            "{USERS} users each log in through the first of two balancers. A backend is added, one dies with its \
-             sessions, it returns without them, the balancer is restarted, and at last killed, so that all users come \
-             through the second one, with an empty stick table. {store}"
-        ))
+    let found = |title: &str| all.iter().find(|losses| losses.way.title == title);
+    let row = |title: &str| found(title).map_or([0; EVENTS.len()], |losses| losses.lost);
+    let orphans = all.iter().filter(|losses| !losses.way.replicated && losses.lost[DIES] != losses.at_victim);
+    let others: Vec<_> = orphans
+        .map(|WayLosses { way, lost, at_victim }| format!("{}: {} instead of {at_victim}", way.title, lost[DIES]))
+        .collect();
+    let [stick_table, shared, insert, learn] = [STICK_TABLE, SHARED_STICK_TABLE, INSERT, LEARN].map(row);
+    let restarts: Vec<_> = all.iter().map(|losses| losses.lost[RESTART]).collect();
+    let scene = Scene::new("Ways to keep users logged in")
+        .text(introduction(store))
         .show(&table)
         .promise("users in a stick table or with a cookie stay when a backend is added or returns", {
-            none_lost(&[stick_table, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
+            none_lost(&[stick_table, shared, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
         })
         .promise(
             "a backend takes only its own users' sessions with it",
             (!others.is_empty()).then(|| others.join(", ")),
         )
-        .promise("a restart loses no session", none_lost(&losses.map(|row| row[RESTART])))
+        .promise("a restart loses no session", none_lost(&restarts))
         .promise("the balancer's cookie is good at the other balancer", none_lost(&insert[RESTART..]))
-        .promise("with replicated sessions no login is lost", none_lost(&row("replicated sessions")));
-    match fleet.redis() {
-        Some(_) => scene.promise(
-            "a learned cookie is good at the other balancer, through the shared store",
-            none_lost(&learn[RESTART..]),
-        ),
+        .promise("with replicated sessions no login is lost", none_lost(&row(REPLICATED)));
+    match store {
+        Some(_) => scene
+            .promise(
+                "a learned cookie is good at the other balancer, through the shared store",
+                none_lost(&learn[RESTART..]),
+            )
+            .promise(
+                "a shared stick table is good at the other balancer, through the shared store",
+                none_lost(&shared[RESTART..]),
+            ),
         None => scene,
     }
+}
+
+fn introduction(store: Option<&str>) -> String {
+    let store = match store {
+        Some(version) => format!(
+            "A {version} keeps the replicated sessions and the learned cookies of the balancers. Through it two more \
+             balancers tell each other what their stick tables have elsewhere than placement (share = [\"cookies\", \
+             \"displaced\"])."
+        ),
+        None => "There is no redis-server or valkey-server on this machine: replicated sessions are in the demo's own \
+                 memory, and the balancers share neither learned cookies nor stick tables."
+            .to_owned(),
+    };
+    format!(
+        "{USERS} users each log in through the first of two balancers. A backend is added, one dies with its sessions, \
+         it returns without them, the balancer is restarted, and at last killed, so that all users come through the \
+         second one, of which the stick table has seen none of them. {store}"
+    )
+}
+
+/// The complaint if users had to log in.
+fn none_lost(counts: &[usize]) -> Option<String> {
+    let lost = counts.iter().sum::<usize>();
+    (lost > 0).then(|| format!("{lost} lost"))
 }

@@ -1,7 +1,7 @@
-//! [`SharedSessions`]: sessions that all backends share, in a redis-server that the demo starts.
+//! [`SharedSessions`]: sessions that all backends share, in a redis-server or valkey-server that the demo starts.
 //!
-//! On a machine without redis-server a map in memory replaces it, and the demo prints so. Expires nothing in that map.
-//! Invariant: no redis-server outlives the demo.
+//! On a machine with neither a map in memory replaces it, and the demo prints so. Expires nothing in that map.
+//! Invariants: the store listens on a unix socket in the folder of the demo alone; it does not outlive the demo.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use redis::AsyncCommands;
 
 use crate::cli::CommandError;
 
-/// Longest wait for the redis-server to start.
+/// Programs of which the first that is there is the store.
+const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+/// Longest wait for the store to start.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two attempts to connect.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -25,14 +27,14 @@ const SESSION_S: u64 = 3_600;
 pub(super) struct SharedSessions(Arc<SessionPlace>);
 
 enum SessionPlace {
-    Redis { client: redis::Client, socket: PathBuf, version: String, _server: RedisServer },
+    Store { client: redis::Client, socket: PathBuf, version: String, _server: StoreServer },
     Here(Mutex<HashMap<String, String>>),
 }
 
-/// A redis-server process without files, killed when dropped.
-struct RedisServer(Child);
+/// Process of a store without files, killed when dropped.
+struct StoreServer(Child);
 
-impl Drop for RedisServer {
+impl Drop for StoreServer {
     fn drop(&mut self) {
         let _ = self.0.kill(); // fails only if the process has already ended
         let _ = self.0.wait();
@@ -40,15 +42,13 @@ impl Drop for RedisServer {
 }
 
 impl SharedSessions {
-    /// Starts a redis-server on this unix socket; without the program, sessions stay in memory.
+    /// Starts a store on this unix socket; without a program for it, sessions stay in memory.
     pub(super) async fn start(socket: &Path) -> Result<Self, CommandError> {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(server) = spawned.map(RedisServer) else {
+        let started = PROGRAMS.iter().find_map(|program| Some((program, spawn(program, socket)?)));
+        let Some((program, server)) = started else {
             return Ok(Self(Arc::new(SessionPlace::Here(Mutex::default()))));
         };
-        let failure = |error: redis::RedisError| CommandError::Internal(format!("redis-server: {error}"));
+        let failure = |error: redis::RedisError| CommandError::Internal(format!("{program}: {error}"));
         let client = redis::Client::open(format!("redis+unix://{}", socket.display())).map_err(failure)?;
         let deadline = Instant::now() + TIMEOUT;
         let mut connection = loop {
@@ -59,23 +59,22 @@ impl SharedSessions {
             }
         };
         let about: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failure)?;
-        let version = about.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of some version");
-        let (socket, version) = (socket.to_owned(), version.trim().to_owned());
-        Ok(Self(Arc::new(SessionPlace::Redis { client, socket, version, _server: server })))
+        let (socket, version) = (socket.to_owned(), named(&about));
+        Ok(Self(Arc::new(SessionPlace::Store { client, socket, version, _server: server })))
     }
 
-    /// Unix socket of the redis-server; `None`: there is none.
+    /// Unix socket of the store; `None`: there is none.
     pub(super) fn socket(&self) -> Option<&Path> {
         match &*self.0 {
-            SessionPlace::Redis { socket, .. } => Some(socket),
+            SessionPlace::Store { socket, .. } => Some(socket),
             SessionPlace::Here(_) => None,
         }
     }
 
-    /// Version of the redis-server; `None`: there is none.
-    pub(super) fn redis(&self) -> Option<&str> {
+    /// Name and version of the store; `None`: there is none.
+    pub(super) fn server(&self) -> Option<&str> {
         match &*self.0 {
-            SessionPlace::Redis { version, .. } => Some(version),
+            SessionPlace::Store { version, .. } => Some(version),
             SessionPlace::Here(_) => None,
         }
     }
@@ -83,7 +82,7 @@ impl SharedSessions {
     /// Stores the user of a session.
     pub(super) async fn keep(&self, session: &str, user: &str) -> redis::RedisResult<()> {
         match &*self.0 {
-            SessionPlace::Redis { client, .. } => {
+            SessionPlace::Store { client, .. } => {
                 let mut connection = client.get_multiplexed_async_connection().await?;
                 connection.set_ex(key(session), user, SESSION_S).await
             }
@@ -98,7 +97,7 @@ impl SharedSessions {
     /// User of a session; `None`: unknown session.
     pub(super) async fn user(&self, session: &str) -> redis::RedisResult<Option<String>> {
         match &*self.0 {
-            SessionPlace::Redis { client, .. } => {
+            SessionPlace::Store { client, .. } => {
                 let mut connection = client.get_multiplexed_async_connection().await?;
                 connection.get(key(session)).await
             }
@@ -109,4 +108,33 @@ impl SharedSessions {
 
 fn key(session: &str) -> String {
     format!("session:{session}")
+}
+
+/// Starts a program as the store; `None`: it is not there.
+fn spawn(program: &str, socket: &Path) -> Option<StoreServer> {
+    let mut command = Command::new(program);
+    command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    spawned.ok().map(StoreServer)
+}
+
+/// Name and version of the store, by what it says of itself. Valkey says for which version of Redis it stands, too.
+fn named(about: &str) -> String {
+    let of = |key: &str| about.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let versions = [("Valkey", of("valkey_version")), ("Redis", of("redis_version"))];
+    let known = versions.into_iter().find_map(|(name, version)| Some(format!("{name} {}", version?.trim())));
+    known.unwrap_or_else(|| "Redis of some version".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_named_as_what_it_is() {
+        assert_eq!(named("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n"), "Redis 7.0.15");
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
+        assert_eq!(named(valkey), "Valkey 8.0.1");
+        assert_eq!(named(""), "Redis of some version");
+    }
 }
