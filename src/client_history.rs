@@ -15,7 +15,7 @@ use crate::outcome::{BreakCause, Ended, Party};
 /// Most moves, and most endings, of all threads together.
 pub const NOTED_MAX: usize = 16_384;
 
-/// How many of the last moves of a thread are looked at for the one to which a new cookie, or another backend, belongs.
+/// Number of a thread's last moves that are searched for the one to which a new cookie, or another backend, belongs.
 const LAST_LOOK: usize = 16;
 
 /// A client that got another backend than the one it had.

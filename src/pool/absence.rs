@@ -19,7 +19,7 @@ impl Backend {
             self.ready_changed();
         }
         let checks = lock(&self.checks);
-        // One at a new address is missing from the start.
+        // A backend at a new address can be missing from the start.
         if self.drain.set_missing(absence.is_some() && times.is_none()) || self.drain.is_missing() {
             self.show_standing(checks.checked.standing(), on_marked_down);
         }
@@ -37,8 +37,8 @@ impl Backend {
 }
 
 impl Pool {
-    /// Has backends be down of which the name has no address, until a snapshot has another backend in their place. A pool
-    /// that is only imagined takes them for up.
+    /// Marks each backend down of which the name has no address, until a snapshot has another backend in its place. A pool
+    /// that is only imagined takes it for up.
     pub fn await_addresses(&self) {
         for backend in self.backends.iter().filter(|backend| backend.has_no_address()) {
             let checks = lock(&backend.checks);

@@ -63,8 +63,8 @@ use crate::placement::{Member, Placement};
 use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
 
-/// Backends that share one balancing rule, as one snapshot sees them, or several in a row in which nothing of the pool is
-/// another.
+/// Backends that share one balancing rule, as one snapshot sees them, or as several in a row do while the pool
+/// does not change.
 ///
 /// Aligned, so that what every pick reads shares no cache line with the count of references, which every connection
 /// writes.
@@ -101,7 +101,7 @@ impl Pool {
             Some(living) if *living.address() == wanted.address => Arc::clone(living),
             other => {
                 // A known name keeps its keys, at its new address too, and so it need not await a check; one without an
-                // address has lost them to others.
+                // address has lost its keys to other backends.
                 let is_new = other.is_none_or(|known| known.has_no_address());
                 let awaited = previous.is_some() && is_new && config.check.is_some();
                 let standing = if awaited { CheckState::Awaited } else { CheckState::Unchecked };

@@ -39,7 +39,7 @@ pub(super) struct ReadConfig {
     pub(super) access: Option<Access>,
     /// What is allowed but looks wrong, each with its file.
     pub(super) warnings: Vec<String>,
-    /// Backends whose names were asked for.
+    /// Backends that were asked for by their names.
     pub(super) names: Vec<ResolvedName>,
 }
 

@@ -263,7 +263,7 @@ fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
     TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint }
 }
 
-/// What is ordered of a backend, in words; those of another instance name it.
+/// What is ordered of a backend, in words; an order from another instance names that instance.
 fn orders_shown(order: &StandingOrder) -> Vec<String> {
     let from = Some(&order.by).filter(|by| **by != OrderOrigin::Command);
     order.words().into_iter().chain(from.map(ToString::to_string)).collect()

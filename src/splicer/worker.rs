@@ -179,7 +179,7 @@ impl<O: Os> Worker<O> {
         self.settle();
     }
 
-    /// True if events concern nothing but connections that large pipes are worth having for, and nothing waits for a turn.
+    /// True if all events concern connections that are worth a large pipe, and no connection waits for a turn.
     pub fn are_of_bulk(&mut self, events: &[Event]) -> bool {
         let is_of_bulk = |event: &Event| {
             let is_of_pair = matches!(event.token.side(), Side::Client | Side::Backend);

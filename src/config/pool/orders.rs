@@ -47,7 +47,7 @@ pub struct Instead<T> {
 /// A removal by order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Removal {
-    /// The backend as it was.
+    /// The backend as it was before the removal.
     pub backend: Backend,
     /// The times of its drain; `None`: it serves no client any more and has left.
     pub drain: Option<Absence>,
@@ -65,7 +65,7 @@ impl StandingOrder {
             // From here on it is one of the file's.
             Some(_) if self.added.is_some() => return false,
             Some(_) => {}
-            // What still drains is kept, as if it had been added.
+            // A backend that still drains is kept as an added one: it has no other origin now.
             None if self.added.is_none() => match &self.removal {
                 Some(Removal { backend, drain: Some(_) }) => self.added = Some(backend.clone()),
                 _ => return false,

@@ -1,7 +1,7 @@
 //! Addresses to listen on and to connect to, and networks.
 //!
-//! Opens no socket; `localhost` is resolved by the function that the caller passes, and no other name is. Invariant: IPv4-mapped IPv6 becomes
-//! IPv4.
+//! Opens no socket. The function that the caller passes resolves `localhost` and `*`; no other name is resolved.
+//! Invariant: IPv4-mapped IPv6 becomes IPv4.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

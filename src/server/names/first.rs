@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 16;
 /// Where a failing name is looked for, by the files of the host.
 const WHERE: &str = "a name in /etc/hosts, or of a server in /etc/resolv.conf or in resolvers of [discovery]";
 
-/// The backends whose names have to be asked for before their configuration is in force.
+/// Backends of which the name has to be asked for before their configuration is in force.
 pub(in crate::server) struct NamesToAsk {
     names: HostNames,
     backends: Vec<BackendToAsk>,
@@ -35,7 +35,7 @@ struct BackendToAsk {
     last: Option<SocketAddr>,
 }
 
-/// A backend whose name was asked for.
+/// A backend that was asked for by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedName {
     /// Name of the pool.

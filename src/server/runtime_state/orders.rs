@@ -85,7 +85,7 @@ impl RuntimeOrder {
         }
     }
 
-    /// The order; `None`: it is none that could have been given.
+    /// The order; `None`: no such order could have been given.
     fn standing(&self, clocks: Clocks) -> Option<StandingOrder> {
         let Self { name, by, added, weight, removal, address } = self;
         let readdressed = |address: &RuntimeInstead<String>| {

@@ -14,8 +14,8 @@ use crate::order::{BackendOrder, NewBackend, OrderKind, OrderOrigin, OrderRefusa
 const WEIGHT_MAX: u16 = 256;
 
 impl Pool {
-    /// The pool after an order about a backend. `given_ms`: when it was given, on the clock of the process. Drains are not orders of this kind,
-    /// and [`OrderKind::Ready`] only ends a removal.
+    /// The pool after an order about a backend. `given_ms`: when it was given, on the clock of the process. Drain and close
+    /// change nothing here, and [`OrderKind::Ready`] only ends a removal.
     pub fn ordered(
         &self,
         backend: &str,
@@ -38,8 +38,8 @@ impl Pool {
         Ok(after)
     }
 
-    /// The orders that stand, in words that a file can have: those that drain to leave are gone already, and drains are
-    /// no orders of this kind.
+    /// The orders that stand, as a file would have them: a backend that drains before it leaves counts as removed, and
+    /// drains are no orders of this kind.
     pub fn standing_orders(&self) -> Vec<(BackendOrder, OrderOrigin)> {
         let mut orders = Vec::new();
         for (name, standing) in self.orders.all() {
