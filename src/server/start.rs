@@ -55,8 +55,8 @@ pub(super) async fn begin(
 ) -> Result<Begun, StartError> {
     let (of_thread, given) = (source.clone(), beside.predecessor.as_ref().and_then(|before| before.runtime_state()));
     let read = move || {
-        // By the backends that sources had named: those that are named no more drain, and a source that says nothing keeps them.
-        // A process that is followed by this one gives them over, however it was started.
+        // By the backends that sources had named: those that are named no more drain, and a source that says nothing keeps
+        // them. A process that is followed by this one gives them over, however it was started.
         let last = |config: &Config| given.clone().or_else(|| state_file::last(config).filter(|_| !options.fresh));
         (of_thread.identity(), of_thread.read(Before::Process(&last)))
     };
