@@ -4,6 +4,7 @@
 //! backend, and each client compares it with the one that it had.
 
 mod away;
+mod crowd;
 mod hopping;
 mod joining;
 

@@ -160,10 +160,15 @@ impl Client {
 
     /// One with a source address of its own.
     pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        Self::try_connect_from(source, address).expect("a connection")
+    }
+
+    /// The same; the error says why there is no connection.
+    pub fn try_connect_from(source: IpAddr, address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::new(source, 0).into()).expect("a loopback address");
-        socket.connect_timeout(&address.into(), super::PATIENCE).expect("a connection");
-        Self::of(socket.into())
+        socket.connect_timeout(&address.into(), super::PATIENCE)?;
+        Ok(Self::of(socket.into()))
     }
 
     fn of(stream: TcpStream) -> Self {
