@@ -4,17 +4,18 @@
 //! each pair both figures and their ratio are printed. Invariant: compared figures were measured in
 //! turns, a round of one and a round of the other.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[allow(dead_code, reason = "another bench uses the rest")]
+mod with_redis;
+
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use rustix::process::Signal;
+
+use self::with_redis::{Instance, Redis, backend_tables, eventually, quantile};
 
 const BACKENDS: usize = 5;
 
@@ -35,17 +36,13 @@ fn main() {
         true => Size { rounds: 2, requests: 50, freezes: 2, logins: 200 },
         false => Size { rounds: 30, requests: 3_000, freezes: 20, logins: 10_000 },
     };
-    if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-        println!("redis-server is not installed: nothing is measured");
-        return;
-    }
+    let Some(redis) = Redis::start() else { return };
     let backends = application();
-    let redis = Redis::start();
     let with = format!("[store]\nkind = \"redis\"\nurl = \"unix:{}\"\n", redis.socket().display());
     let patient = format!("{with}budget = \"20ms\"\n");
-    let [plain, one, other] = ["", &with, &with].map(|store| Instance::start(store, &backends));
+    let [plain, one, other] = ["", &with, &with].map(|store| start(store, &backends));
     known(&size, &plain, &one);
-    let patient = [&patient, &patient].map(|store| Instance::start(store, &backends));
+    let patient = [&patient, &patient].map(|store| start(store, &backends));
     logins(&size, &plain, [[&one, &other], [&patient[0], &patient[1]]]);
     drop(patient);
     frozen(&size, &redis, &plain, &one);
@@ -86,7 +83,7 @@ fn logins(size: &Size, plain: &Instance, pairs: [[&Instance; 2]; 2]) {
         let took = timed(1, |_| drop(bystander.login()));
         stops += usize::from(took[0] > BUDGET_US);
     }
-    let late = pairs.map(|pair| pair.iter().map(|instance| instance.late()).sum::<u64>());
+    let late = pairs.map(|pair| pair.iter().map(|instance| late(instance)).sum::<u64>());
     println!("{} logins, next request on the other:", size.logins);
     println!("  budget 2ms: {} breaks, {} late answers; 20ms: {} and {}", breaks[0], late[0], breaks[1], late[1]);
     println!("  of as many logins without a store {stops} took longer than 2 ms");
@@ -97,7 +94,7 @@ fn frozen(size: &Size, redis: &Redis, plain: &Instance, stored: &Instance) {
     let mut clients = [plain, stored].map(|instance| Client::to(instance.address));
     let (mut without, mut frozen) = (Vec::new(), Vec::new());
     for round in 0..size.freezes {
-        stored.wait_for("working");
+        wait_for(stored, "working");
         redis.signal(Signal::STOP);
         for n in 0..2 {
             let cookie = format!("SID=frozen-{round}-{n}");
@@ -117,7 +114,7 @@ fn open(size: &Size, redis: &Redis, plain: &Instance, stored: &Instance) {
     redis.signal(Signal::STOP);
     let mut clients = [plain, stored].map(|instance| Client::to(instance.address));
     (0..20).for_each(|n| drop(clients[1].ask(&format!("SID=opening-{n}"))));
-    stored.wait_for("open");
+    wait_for(stored, "open");
     let mut figures: [[Vec<f64>; 2]; 2] = Default::default();
     for round in 0..size.rounds {
         for side in [round % 2, 1 - round % 2] {
@@ -140,11 +137,6 @@ fn timed(count: usize, mut call: impl FnMut(usize)) -> Vec<f64> {
         began.elapsed().as_secs_f64() * 1e6
     };
     (0..count).map(time).collect()
-}
-
-fn quantile(times: &mut [f64], at: f64) -> f64 {
-    times.sort_unstable_by(f64::total_cmp);
-    times[((times.len() - 1) as f64 * at).round() as usize]
 }
 
 fn compare(what: &str, without: f64, with: f64, bar: &str) {
@@ -230,104 +222,21 @@ fn field<'h>(head: &'h str, name: &str) -> &'h str {
     line.unwrap_or_else(|| panic!("no {name} in {head}"))
 }
 
-/// A process that ends with its directory.
-struct Running {
-    child: Child,
-    dir: TempDir,
+fn start(store: &str, backends: &[SocketAddr]) -> Instance {
+    let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[[pool]]\nname = \"p\"\nhttp = true\n\
+                balance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\ncheck = \"off\"\n";
+    Instance::start(&(store.to_owned() + text + &backend_tables(backends)))
 }
 
-impl Running {
-    fn start(dir: TempDir, command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self { child: child.expect("the program starts"), dir }
-    }
+fn store_of(instance: &Instance) -> serde_json::Value {
+    instance.json("/store").expect("the instance answers")
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn wait_for(instance: &Instance, state: &str) {
+    eventually(state, || (store_of(instance)["state"] == state).then_some(()));
 }
 
-struct Redis(Running);
-
-impl Redis {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a scratch directory");
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(dir.path().join("redis.sock"));
-        let redis = Self(Running::start(dir, &mut command));
-        eventually("redis-server", || UnixStream::connect(redis.socket()).ok());
-        redis
-    }
-
-    fn socket(&self) -> std::path::PathBuf {
-        self.0.dir.path().join("redis.sock")
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.0.child.id() as i32).expect("a process");
-        kill_process(pid, signal).expect("the process is there");
-    }
-}
-
-struct Instance {
-    running: Running,
-    address: SocketAddr,
-}
-
-impl Instance {
-    fn start(store: &str, backends: &[SocketAddr]) -> Self {
-        let dir = tempfile::tempdir().expect("a scratch directory");
-        let mut text = format!(
-            "workers = 1\n[admin]\nsocket = \"{}\"\n[log]\nconnections = false\n{store}[[listener]]\nname = \"l\"\n\
-             bind = \"127.0.0.1:0\"\npool = \"p\"\n[[pool]]\nname = \"p\"\nhttp = true\nbalance = \"round_robin\"\n\
-             cookie = {{ mode = \"learn\", name = \"SID\" }}\ncheck = \"off\"\n",
-            dir.path().join("admin.sock").display()
-        );
-        for (number, address) in backends.iter().enumerate() {
-            text += &format!("[[pool.backend]]\nname = \"b{number}\"\naddress = \"{address}\"\n");
-        }
-        let file = dir.path().join("sessile.toml");
-        std::fs::write(&file, text).expect("the file is written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
-        let running = Running::start(dir, command.args(["run", "--config"]).arg(file));
-        let admin = running.dir.path().join("admin.sock");
-        let address =
-            eventually("an instance", || json(&admin, "/status")?["listeners"][0]["bind"][0].as_str()?.parse().ok());
-        Self { running, address }
-    }
-
-    fn store(&self) -> serde_json::Value {
-        json(&self.running.dir.path().join("admin.sock"), "/store").expect("the instance answers")
-    }
-
-    fn wait_for(&self, state: &str) {
-        eventually(state, || (self.store()["state"] == state).then_some(()));
-    }
-
-    fn late(&self) -> u64 {
-        let store = self.store();
-        ["find", "learn"].iter().filter_map(|kind| store["requests"][kind]["late"].as_u64()).sum()
-    }
-}
-
-fn json(socket: &Path, path: &str) -> Option<serde_json::Value> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: bench\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
-}
-
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + Duration::from_secs(20);
-    loop {
-        match look() {
-            Some(found) => return found,
-            None => assert!(Instant::now() < give_up, "waited in vain for {what}"),
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn late(instance: &Instance) -> u64 {
+    let store = store_of(instance);
+    ["find", "learn"].iter().filter_map(|kind| store["requests"][kind]["late"].as_u64()).sum()
 }
