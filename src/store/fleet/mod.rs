@@ -25,6 +25,8 @@
 //! Invariants: without `share = ["displaced"]` nothing is told and no thread runs; a store that is away, frozen, full or
 //! empty costs no connection anything, and whatever was not told is told when it is back; memory is bounded.
 
+#[cfg(test)]
+mod cost;
 mod item;
 mod receive;
 mod seen;

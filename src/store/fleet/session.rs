@@ -240,7 +240,7 @@ impl FleetSession {
             self.recap(&snapshot, None, u32::MAX, None).await?;
         }
         if now_ms >= self.recap_ms {
-            let seen_min = 1 + self.plan_recap(&snapshot).as_secs().div_ceil(60) as u32;
+            let seen_min = recap_min(self.plan_recap(&snapshot));
             self.recap(&snapshot, None, seen_min, None).await?;
         }
         Ok(())
@@ -248,7 +248,7 @@ impl FleetSession {
 
     /// Plans the next recap; returns the time until then.
     fn plan_recap(&mut self, snapshot: &Snapshot) -> Duration {
-        let every = remembers(snapshot).min().map_or(RECAP.1, |remember| (remember / 4).clamp(RECAP.0, RECAP.1));
+        let every = recap_every(remembers(snapshot).min());
         self.recap_ms = clock::now_ms() + every.as_millis() as u64;
         every
     }
@@ -365,6 +365,16 @@ impl Drop for FleetSession {
 async fn next_news(outbox: Outbox, from: Instant, others_wait: bool) -> Vec<Told> {
     sleep_until(from).await;
     if others_wait { outbox.take() } else { std::future::poll_fn(|cx| outbox.poll_take(cx)).await }
+}
+
+/// Time between two recaps of what was seen since; `remember`: the shortest time that a stick table remembers.
+pub(super) fn recap_every(remember: Option<Duration>) -> Duration {
+    remember.map_or(RECAP.1, |remember| (remember / 4).clamp(RECAP.0, RECAP.1))
+}
+
+/// A recap has what was seen in so many minutes.
+pub(super) fn recap_min(every: Duration) -> u32 {
+    1 + every.as_secs().div_ceil(60) as u32
 }
 
 /// How long each stick table remembers.
