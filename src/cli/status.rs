@@ -117,6 +117,10 @@ fn head(status: &metrics::Status) -> String {
     }
     if let Some(store) = &status.store {
         let _ = write!(head, "store {}, {}, {} pending", store.place, store.state, store.pending);
+        if !store.nodes.is_empty() {
+            let reached = store.nodes.iter().filter(|node| node.state == "working").count();
+            let _ = write!(head, ", {reached} of {} nodes reached", store.nodes.len());
+        }
         let why = if store.complaint.is_empty() { String::new() } else { format!(": {}", store.complaint) };
         let _ = writeln!(head, "{why}");
     }

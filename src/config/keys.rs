@@ -95,6 +95,7 @@ pub static STORE: TableKeys = TableKeys {
         "url",
         "sentinels",
         "master",
+        "cluster",
         "ca",
         "user",
         "password",

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// One `[store]`: what instances share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Address of the store, or of its sentinels.
+    /// Address of the store, or of the servers that know it.
     pub place: StorePlace,
     /// PEM file of authorities for the store's certificate; `None`: no TLS.
     pub ca: Option<PathBuf>,
@@ -19,7 +19,7 @@ pub struct StoreConfig {
     pub password: Option<Hidden>,
     /// File with the password in its first line.
     pub password_file: Option<PathBuf>,
-    /// Number of the Redis database.
+    /// Number of the Redis database; a cluster has only 0.
     pub database: u32,
     /// Longest time that a request or response waits for the store.
     pub budget: Duration,
@@ -46,7 +46,7 @@ impl Default for Share {
     }
 }
 
-/// Address of the store, direct or by Redis Sentinel.
+/// Address of the store: direct, by Redis Sentinel, or as a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
     /// One server at a fixed address.
@@ -58,6 +58,8 @@ pub enum StorePlace {
         /// Name of the primary in the sentinels.
         master: String,
     },
+    /// Nodes of a cluster, from which all others are known.
+    Cluster(Vec<StoreAddress>),
 }
 
 /// Address of one server. A DNS name is resolved at every connect.
@@ -96,6 +98,10 @@ impl fmt::Display for StoreConfig {
             StorePlace::One(StoreAddress::Unix(path)) => write!(f, "unix:{}", path.display()),
             StorePlace::One(address) => write!(f, "{scheme}://{address}"),
             StorePlace::Sentinels { master, .. } => write!(f, "{scheme}, {master:?} by Sentinel"),
+            StorePlace::Cluster(nodes) => {
+                let nodes: Vec<_> = nodes.iter().map(StoreAddress::to_string).collect();
+                write!(f, "{scheme}, cluster of {}", nodes.join(", "))
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ mod requests;
 mod rows;
 mod splits;
 pub mod status;
+mod store_status;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -14,6 +14,7 @@ use crate::outcome::Ended;
 
 pub use super::fleet_status::{FleetMember, FleetStatus};
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
+pub use super::store_status::{StoreNodeStatus, StoreStatus};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
 pub use super::totals::{
     BackendTotals, BreakCount, DiscoverStatus, QueueStatus, RequestTotals, ResolveStatus, SplitPoolStatus, SplitStatus,
@@ -363,35 +364,6 @@ pub struct StickTableStatus {
     /// True if shares of keys come from a sample of the picks; false: every pick was counted.
     #[serde(default)]
     pub hottest_sampled: bool,
-}
-
-/// The shared store of learned cookies.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct StoreStatus {
-    /// Address of the store, without user and password.
-    pub place: String,
-    /// `working`, or `open`: the circuit breaker is open, and the store is not used until it replies in time.
-    pub state: String,
-    /// The last failure of the store; empty if there was none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub complaint: String,
-    /// The longest time that a request waits for the store, in microseconds.
-    pub budget_us: u64,
-    /// Times that the circuit breaker opened.
-    pub opened: u64,
-    /// Entries that wait to be written until the store is back.
-    pub pending: u64,
-    /// Entries that waited and were written.
-    pub reconciled: u64,
-    /// Entries that waited and were lost for want of room.
-    pub overflow: u64,
-    /// Number of requests to the store, by kind and then by result.
-    pub requests: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Mean time of an exchange with the store, in microseconds; `None` before the first.
-    pub latency_us_mean: Option<u64>,
-    /// Histogram of the times of exchanges.
-    #[serde(skip)]
-    pub latency: HistogramSum,
 }
 
 /// One backend of a pool, with its health and its totals.

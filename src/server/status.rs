@@ -22,7 +22,8 @@ use crate::metrics;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
     ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, QueueStatus, RequestTotals, RuntimeStatus,
-    SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    SplitPoolStatus, SplitStatus, Status, StickTableStatus, StoreNodeStatus, StoreStatus, TableFileStatus,
+    WorkerStatus,
 };
 use crate::order::{BackendOrder, OrderOrigin, OrderRefusal};
 use crate::outcome::BreakCause;
@@ -30,7 +31,7 @@ use crate::plan::{ClientReport, Plan, Question};
 use crate::pool::{self, Health, PoolTable};
 use crate::snapshot::{Listener, Snapshot};
 use crate::split::Split;
-use crate::store::{BreakerState, Store};
+use crate::store::{BreakerState, NodeView, Store};
 
 /// How many of the most frequent keys are shown.
 const HOTTEST_SHOWN: usize = 10;
@@ -283,11 +284,12 @@ fn complaint(backend: &pool::Backend, config: &config::Backend, now_ms: u64) -> 
 
 /// The shared store; `None`: the configuration has none.
 fn store_status(store: &Store) -> Option<StoreStatus> {
-    let state = match store.look() {
-        BreakerState::Off => return None,
-        BreakerState::Open => "open",
-        BreakerState::Working(_) => "working",
+    let word = |state| match state {
+        BreakerState::Off => None,
+        BreakerState::Open => Some("open".to_owned()),
+        BreakerState::Working(_) => Some("working".to_owned()),
     };
+    let state = word(store.look())?;
     let counters = store.counters();
     let mut latency = HistogramSum::default();
     counters.latency.add_to(&mut latency);
@@ -296,10 +298,18 @@ fn store_status(store: &Store) -> Option<StoreStatus> {
         requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
     }
     let (place, complaint) = store.place_and_complaint();
+    let nodes = store.nodes().into_iter().map(|NodeView { address, slots, state, complaint }| StoreNodeStatus {
+        address,
+        slots,
+        // A node is not used before its task has begun.
+        state: word(state).unwrap_or_else(|| "open".to_owned()),
+        complaint,
+    });
     Some(StoreStatus {
         place,
-        state: state.to_owned(),
+        state,
         complaint,
+        nodes: nodes.collect(),
         budget_us: store.budget_us(),
         opened: counters.opened.load(Relaxed),
         pending: counters.pending.load(Relaxed),

@@ -25,6 +25,7 @@ const OF_TABLES: &[u8] = b"\0sessile stick tables 1";
 const OF_FLEET: &[u8] = b"\0sessile fleet 1";
 
 /// Settings needed to connect and to make keys.
+#[derive(Clone)]
 pub struct Access {
     /// The `[store]` section as checked.
     pub config: config::StoreConfig,
@@ -32,6 +33,10 @@ pub struct Access {
     pub password: Option<Hidden>,
     /// Trusted authorities for TLS; `None` = the connection is in the clear.
     pub tls: Option<ServerTrust>,
+    /// The key of trial entries, which no cookie has.
+    pub(super) probe: Box<str>,
+    /// The server is a node of a cluster: no command may name two keys.
+    pub(super) is_node: bool,
     secret: Vec<u8>,
     hasher: hmac::Key,
     /// Keys that name a file which every user of this machine can read.
@@ -74,11 +79,19 @@ impl Access {
         Ok(Self {
             password: password.map(Hidden).or_else(|| config.password.clone()),
             hasher: hmac::Key::new(HMAC_SHA256, &secret),
+            probe: format!("{}probe", config.prefix).into(),
+            is_node: false,
             config: config.clone(),
             secret,
             exposed,
             tls,
         })
+    }
+
+    /// The settings for one node of this cluster. `probe`: a key that the node has.
+    pub(super) fn of_node(&self, node: &config::StoreAddress, probe: Box<str>) -> Self {
+        let config = config::StoreConfig { place: config::StorePlace::One(node.clone()), ..self.config.clone() };
+        Self { config, probe, is_node: true, ..self.clone() }
     }
 
     /// One warning for each secret file that every user of this machine can read.

@@ -57,7 +57,7 @@ pub struct StoreCounters {
     counts: [[AtomicU64; OUTCOMES.len()]; KINDS.len()],
     /// Times that the breaker has opened.
     pub opened: AtomicU64,
-    /// Entries that wait now, learned while the store was away or refused by it.
+    /// Entries that wait now, learned while the store was away or refused by it; the sum of all tasks.
     pub pending: AtomicU64,
     /// Entries that were lost because the queue was full.
     pub overflow: AtomicU64,
@@ -72,6 +72,12 @@ impl StoreCounters {
         self.counts[kind as usize][outcome as usize].fetch_add(1, Relaxed);
     }
 
+    /// Takes note that `now` entries wait at a task, which has shown `shown` of them before.
+    pub(super) fn show_pending(&self, shown: &mut u64, now: usize) {
+        let before = std::mem::replace(shown, now as u64);
+        self.pending.fetch_add((now as u64).wrapping_sub(before), Relaxed);
+    }
+
     /// Every counter with its labels, kind and outcome.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         KINDS.iter().flat_map(move |(kind, word)| {
@@ -84,6 +90,18 @@ impl StoreCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_at_several_tasks_is_added_up() {
+        let counters = StoreCounters::default();
+        let (mut one, mut other) = (0, 0);
+        counters.show_pending(&mut one, 5);
+        counters.show_pending(&mut other, 7);
+        counters.show_pending(&mut one, 2);
+        assert_eq!(counters.pending.load(Relaxed), 9);
+        counters.show_pending(&mut other, 0);
+        assert_eq!(counters.pending.load(Relaxed), 2);
+    }
 
     #[test]
     fn every_word_stands_where_its_count_is() {

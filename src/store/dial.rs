@@ -4,7 +4,6 @@
 //! with the result.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -12,9 +11,7 @@ use super::access::Access;
 use super::batch::{BATCH, BATCH_TIMEOUT, or_no_answer};
 use super::link::{Link, LinkError, Put};
 use super::pending::{Pending, PendingValue};
-
-/// Time limit for connecting, sentinels included.
-pub(super) const DIAL_MAX: Duration = Duration::from_secs(2);
+use super::place;
 
 /// Result of an attempt to connect.
 pub(super) struct DialResult {
@@ -41,8 +38,7 @@ impl DialResult {
     /// Connects, probes the store within the budget, and writes the pending entries.
     pub(super) async fn dial(access: Arc<Access>, mut pending: Pending) -> Self {
         let mut reconciled = Reconciled::default();
-        let made = timeout(DIAL_MAX, Link::dial(&access)).await;
-        let link = match made.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
+        let link = match place::dial(&access, &access.probe).await {
             Ok(link) => match timeout(access.config.budget, probe(&link, &access)).await {
                 Ok(Ok(refused)) => {
                     reconciled.refused = refused;
@@ -58,7 +54,7 @@ impl DialResult {
 }
 
 /// Reads and writes once, as conversations will. The refusal of the write is returned and is no failure: a store that
-/// refuses writes can still be read.
+/// refuses writes can still be read. Nor is it one that another node of a cluster has the key by now.
 async fn probe(link: &Link, access: &Access) -> Result<Option<String>, LinkError> {
     let trial = [trial(access)];
     let (put, _) = tokio::try_join!(link.put(&trial), link.find(std::slice::from_ref(&trial[0].key)))?;
@@ -67,11 +63,11 @@ async fn probe(link: &Link, access: &Access) -> Result<Option<String>, LinkError
 
 /// An entry under a key that no cookie has, gone after a millisecond.
 pub(super) fn trial(access: &Access) -> PendingValue {
-    let key = format!("{}probe", access.config.prefix).into();
-    PendingValue { key, at_ms: 0, ttl_ms: 1, backend: Some("probe".into()) }
+    PendingValue { key: access.probe.clone(), at_ms: 0, ttl_ms: 1, backend: Some("probe".into()) }
 }
 
-/// Writes the pending entries in batches until the first failure. Refused and unwritten entries go back to `pending`.
+/// Writes the pending entries in batches until the first failure. Entries that were refused, not written, or belong to
+/// another node go back to `pending`.
 async fn reconcile(link: Link, pending: &mut Pending, reconciled: &mut Reconciled) -> Result<Link, String> {
     let mut back = Vec::new();
     let mut end = Ok(());
@@ -80,12 +76,14 @@ async fn reconcile(link: Link, pending: &mut Pending, reconciled: &mut Reconcile
         match or_no_answer(timeout(BATCH_TIMEOUT, link.put(&entries)).await) {
             Ok(put) => {
                 for (entry, put) in entries.into_iter().zip(put) {
-                    let Put::Refused(why) = put else {
-                        reconciled.written += 1;
-                        continue;
-                    };
-                    reconciled.refused.get_or_insert(why);
-                    back.push(entry);
+                    match put {
+                        Put::Done | Put::Other(_) => reconciled.written += 1,
+                        Put::Elsewhere(_) => back.push(entry),
+                        Put::Refused(why) => {
+                            reconciled.refused.get_or_insert(why);
+                            back.push(entry);
+                        }
+                    }
                 }
             }
             Err(broken) => {

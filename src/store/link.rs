@@ -1,8 +1,9 @@
 //! A connection to Redis and the three commands that are sent over it.
 //!
-//! Sets no time limit (`task.rs` does) and repeats nothing. Invariants: an entry is written only over an older one, and
-//! the comparison and the write are one atomic step of the store (a Lua script); an entry that the store refuses costs
-//! no other entry of the same command.
+//! Sets no time limit (`task.rs` does) and repeats nothing; follows no redirect of a cluster (`cluster` does). Invariants:
+//! an entry is written only over an older one, and the comparison and the write are one atomic step of the store (a Lua
+//! script); an entry that the store refuses costs no other entry of the same command, nor does a key that a node of a
+//! cluster has not.
 //!
 //! ```text
 //! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which expires with the cookie's `max_idle`
@@ -21,8 +22,9 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::access::Access;
+use super::cluster::slots::SlotRedirect;
 use super::pending::PendingValue;
-use crate::config::{StoreAddress, StorePlace};
+use crate::config::StoreAddress;
 use crate::tls::io_in_words;
 
 /// The script of a write. Arguments for each key: time, time to live in milliseconds, backend. An empty backend deletes
@@ -63,6 +65,10 @@ const BUFFER: usize = 256;
 pub(super) struct Link {
     connection: MultiplexedConnection,
     _driver: Arc<Driver>,
+    /// The far end is a node of a cluster: each command names one key.
+    is_node: bool,
+    /// The keys are about to come to this node: it serves them if it is told so before each command.
+    asking: bool,
 }
 
 /// Why a command got no usable reply.
@@ -78,6 +84,8 @@ pub(super) struct LinkError {
 pub(super) enum FailureKind {
     /// The connection is dead, or its far end is not the primary: connect again.
     Lost,
+    /// The key belongs to another node of the cluster, as [`SlotRedirect::read`] finds it in the description.
+    Redirected,
     /// The store replied with an error.
     Refused,
     /// The reply came too late or could not be read.
@@ -91,13 +99,18 @@ pub(super) enum Put {
     Done,
     /// A newer entry was kept instead, as text.
     Other(String),
+    /// Another node of the cluster has the key.
+    Elsewhere(SlotRedirect),
     /// The store refused the write, with its error.
     Refused(String),
 }
 
+/// The entry of a key, or the other node of the cluster that has it.
+pub(super) type Found = Result<Option<String>, SlotRedirect>;
+
 /// Commands that open a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Greeting {
+pub(super) enum Greeting {
     /// No AUTH and no SELECT.
     Anonymous,
     /// AUTH with the configured user and password.
@@ -105,6 +118,9 @@ enum Greeting {
     /// AUTH as for `User`, then SELECT of the database.
     Database,
 }
+
+/// Reply to one command: one text for each of its keys.
+type KeyReplies = Result<Vec<Option<String>>, LinkError>;
 
 /// The task that reads and writes the socket; aborted on drop.
 struct Driver(AbortHandle);
@@ -116,41 +132,12 @@ impl Drop for Driver {
 }
 
 impl Link {
-    /// Connects to the store, or to the primary that one of the sentinels names.
-    pub(super) async fn dial(access: &Access) -> Result<Self, String> {
-        let (sentinels, master) = match &access.config.place {
-            StorePlace::One(address) => {
-                return Self::connect(access, address, Greeting::Database).await.map_err(|broken| broken.why);
-            }
-            StorePlace::Sentinels { sentinels, master } => (sentinels, master),
-        };
-        let mut complaints = Vec::new();
-        for sentinel in sentinels {
-            match primary(access, sentinel, master).await {
-                Ok(Some(address)) => match Self::connect_to_primary(access, &address).await {
-                    Ok(link) => return Ok(link),
-                    Err(why) => {
-                        complaints.push(format!("{address}, of which sentinel {sentinel} says that it is: {why}"));
-                    }
-                },
-                Ok(None) => complaints.push(format!("sentinel {sentinel} knows no {master:?}")),
-                Err(broken) => complaints.push(format!("sentinel {sentinel}: {}", broken.why)),
-            }
-        }
-        Err(complaints.join("; "))
-    }
-
-    /// Connects to a primary and checks its ROLE, because a sentinel's view may be a moment old.
-    async fn connect_to_primary(access: &Access, address: &StoreAddress) -> Result<Self, String> {
-        let link = Self::connect(access, address, Greeting::Database).await.map_err(|broken| broken.why)?;
-        let role: Vec<redis::Value> = link.ask(&cmd("ROLE")).await.map_err(|broken| broken.why)?;
-        match role.first() {
-            Some(redis::Value::BulkString(word)) if word == b"master" => Ok(link),
-            _ => Err("it is no primary".to_owned()),
-        }
-    }
-
-    async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, LinkError> {
+    /// Connects to a server.
+    pub(super) async fn connect(
+        access: &Access,
+        address: &StoreAddress,
+        greeting: Greeting,
+    ) -> Result<Self, LinkError> {
         let lost = |why: String| LinkError { kind: FailureKind::Lost, why };
         let of_io = |error: std::io::Error| lost(io_in_words(&error));
         match (address, &access.tls) {
@@ -190,7 +177,12 @@ impl Link {
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(LinkError::from)?;
         let driver = tokio::task::spawn_local(driver).abort_handle();
-        Ok(Self { connection, _driver: Arc::new(Driver(driver)) })
+        Ok(Self { connection, _driver: Arc::new(Driver(driver)), is_node: access.is_node, asking: false })
+    }
+
+    /// The same connection for keys that are about to come to this node.
+    pub(super) fn asking(self) -> Self {
+        Self { asking: true, ..self }
     }
 
     /// A connection to a far end that never replies.
@@ -202,29 +194,74 @@ impl Link {
 
     /// Writes entries; one result for each, in order.
     pub(super) async fn put(&self, entries: &[PendingValue]) -> Result<Vec<Put>, LinkError> {
-        let mut put = cmd("EVAL");
-        put.arg(PUT).arg(entries.len());
-        for entry in entries {
-            put.arg(&*entry.key);
+        let put = |entries: &[PendingValue]| {
+            let mut put = cmd("EVAL");
+            put.arg(PUT).arg(entries.len());
+            for entry in entries {
+                put.arg(&*entry.key);
+            }
+            for entry in entries {
+                put.arg(entry.at_ms).arg(entry.ttl_ms.max(1)).arg(entry.backend.as_deref().unwrap_or_default());
+            }
+            put
+        };
+        let pieces: Vec<_> = self.pieces(entries).collect();
+        let replies = self.ask_each(pieces.iter().map(|piece| put(piece))).await?;
+        let mut results = Vec::with_capacity(entries.len());
+        for (piece, reply) in pieces.into_iter().zip(replies) {
+            match reply {
+                Ok(answers) => {
+                    for answer in answers {
+                        results.push(Put::read(answer)?);
+                    }
+                }
+                Err(LinkError { kind: FailureKind::Refused, why }) => {
+                    results.resize(results.len() + piece.len(), Put::Refused(why));
+                }
+                Err(broken) => results.resize(results.len() + piece.len(), Put::Elsewhere(broken.redirect()?)),
+            }
         }
-        for entry in entries {
-            put.arg(entry.at_ms).arg(entry.ttl_ms.max(1)).arg(entry.backend.as_deref().unwrap_or_default());
-        }
-        let answers: Result<Vec<Option<String>>, LinkError> = self.ask(&put).await;
-        match answers {
-            Ok(answers) => answers.into_iter().map(Put::read).collect(),
-            Err(LinkError { kind: FailureKind::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
-            Err(broken) => Err(broken),
-        }
+        Ok(results)
     }
 
     /// Reads the entries of keys; `None` for a key that has none.
-    pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Option<String>>, LinkError> {
-        let mut find = cmd("MGET");
-        for key in keys {
-            find.arg(&**key);
+    pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Found>, LinkError> {
+        let find = |keys: &[Box<str>]| {
+            let mut find = cmd("MGET");
+            for key in keys {
+                find.arg(&**key);
+            }
+            find
+        };
+        let pieces: Vec<_> = self.pieces(keys).collect();
+        let replies = self.ask_each(pieces.iter().map(|piece| find(piece))).await?;
+        let mut results = Vec::with_capacity(keys.len());
+        for (piece, reply) in pieces.into_iter().zip(replies) {
+            match reply {
+                Ok(found) => results.extend(found.into_iter().map(Ok)),
+                Err(broken) => results.resize(results.len() + piece.len(), Err(broken.redirect()?)),
+            }
         }
-        self.ask(&find).await
+        Ok(results)
+    }
+
+    /// What one command may name: all, or one key of a cluster.
+    fn pieces<'a, T>(&self, all: &'a [T]) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
+        all.chunks(if self.is_node { 1 } else { all.len().max(1) })
+    }
+
+    /// Sends commands together; one reply for each, with one text for each of its keys.
+    async fn ask_each(&self, commands: impl Iterator<Item = Cmd>) -> Result<Vec<KeyReplies>, LinkError> {
+        let mut pipeline = redis::pipe();
+        for command in commands {
+            if self.asking {
+                pipeline.cmd("ASKING").ignore();
+            }
+            pipeline.add_command(command);
+        }
+        let replies: Vec<redis::RedisResult<Vec<Option<String>>>> =
+            pipeline.ignore_errors().query_async(&mut self.connection.clone()).await?;
+        Ok(replies.into_iter().map(|reply| reply.map_err(|error| self.broken(error))).collect())
     }
 
     /// Checks that the store replies.
@@ -234,7 +271,18 @@ impl Link {
 
     /// Sends one command.
     pub(super) async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, LinkError> {
-        what.query_async(&mut self.connection.clone()).await.map_err(LinkError::from)
+        what.query_async(&mut self.connection.clone()).await.map_err(|error| self.broken(error))
+    }
+
+    /// What an error means at this end. A store that is one server and turns out to be a part of a cluster is of no use.
+    fn broken(&self, error: RedisError) -> LinkError {
+        let broken = LinkError::from(error);
+        let is_part = broken.kind == FailureKind::Redirected || broken.why.starts_with("CROSSSLOT");
+        if self.is_node || !is_part {
+            return broken;
+        }
+        let why = format!("it is a node of a cluster, which [store] names with cluster: {}", broken.why);
+        LinkError { kind: FailureKind::Lost, why }
     }
 }
 
@@ -242,6 +290,22 @@ impl LinkError {
     /// True if the store has replied, with an error.
     pub(super) fn is_refusal(&self) -> bool {
         self.kind == FailureKind::Refused
+    }
+
+    /// An error that the store has replied with.
+    fn of_reply(error: &str) -> Self {
+        let why = plain(error).to_owned();
+        let kind = match () {
+            () if serves_nothing(&why) => FailureKind::Lost,
+            () if SlotRedirect::read(&why).is_some() => FailureKind::Redirected,
+            () => FailureKind::Refused,
+        };
+        Self { kind, why }
+    }
+
+    /// The other node of the cluster that has the key; the error itself if it names none.
+    fn redirect(self) -> Result<SlotRedirect, Self> {
+        SlotRedirect::read(&self.why).filter(|_| self.kind == FailureKind::Redirected).ok_or(self)
     }
 }
 
@@ -255,8 +319,8 @@ impl Put {
     fn read(answer: Option<String>) -> Result<Self, LinkError> {
         let Some(answer) = answer else { return Ok(Self::Done) };
         let Some(error) = answer.strip_prefix(REFUSED) else { return Ok(Self::Other(answer)) };
-        let why = plain(error).to_owned();
-        if is_elsewhere(&why) { Err(LinkError { kind: FailureKind::Lost, why }) } else { Ok(Self::Refused(why)) }
+        let broken = LinkError::of_reply(error);
+        if broken.is_refusal() { Ok(Self::Refused(broken.why)) } else { broken.redirect().map(Self::Elsewhere) }
     }
 }
 
@@ -269,30 +333,18 @@ fn plain(error: &str) -> &str {
     error.get(begins..).unwrap_or(error).trim()
 }
 
-/// Whether the error means that the far end of this connection is no primary, or not yet.
-fn is_elsewhere(plain: &str) -> bool {
+/// Whether the error means that the far end of this connection is no primary, or not yet, or a node of a cluster that
+/// serves nothing.
+fn serves_nothing(plain: &str) -> bool {
     let code = plain.split_ascii_whitespace().next().unwrap_or_default();
     // Redis 7 replies so to a script on a replica that may not be read either.
-    matches!(code, "READONLY" | "MASTERDOWN" | "LOADING") || plain.contains("on a stale replica")
+    matches!(code, "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN") || plain.contains("on a stale replica")
 }
 
 /// The text of an entry behind its time; `None` if the text is not an entry.
 pub(super) fn backend(value: &str) -> Option<&str> {
     let (at, backend) = value.split_once(' ')?;
     (at.bytes().all(|byte| byte.is_ascii_digit()) && !backend.is_empty()).then_some(backend)
-}
-
-/// Requests the address of the primary from a sentinel, first without a password: sentinels often have none.
-async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Result<Option<StoreAddress>, LinkError> {
-    let mut which = cmd("SENTINEL");
-    which.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let link = Link::connect(access, sentinel, Greeting::Anonymous).await?;
-    let mut found: Result<Option<(String, u16)>, _> = link.ask(&which).await;
-    if found.is_err() && access.password.is_some() {
-        let link = Link::connect(access, sentinel, Greeting::User).await?;
-        found = link.ask(&which).await;
-    }
-    Ok(found?.map(|(host, port)| StoreAddress::Tcp(host, port)))
 }
 
 impl From<RedisError> for LinkError {
@@ -303,8 +355,7 @@ impl From<RedisError> for LinkError {
             return Self { kind: if is_lost { FailureKind::Lost } else { FailureKind::Missing }, why };
         }
         let text = format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default());
-        let why = plain(&text).to_owned();
-        Self { kind: if is_elsewhere(&why) { FailureKind::Lost } else { FailureKind::Refused }, why }
+        Self::of_reply(&text)
     }
 }
 
@@ -354,7 +405,12 @@ mod tests {
         ] {
             assert_eq!(of(elsewhere), FailureKind::Lost, "{elsewhere}");
         }
-        for refused in ["-NOPERM User sessile has no permissions to run the 'eval' command\r\n", "-ERR no\r\n"] {
+        assert_eq!(of("-CLUSTERDOWN The cluster is down\r\n"), FailureKind::Lost);
+        for elsewhere in ["-MOVED 3999 127.0.0.1:6381\r\n", "-ASK 3999 127.0.0.1:6381\r\n"] {
+            assert_eq!(of(elsewhere), FailureKind::Redirected, "{elsewhere}");
+        }
+        let no_right = "-NOPERM User sessile has no permissions to run the 'eval' command\r\n";
+        for refused in ["-MOVED away\r\n", no_right, "-ERR no\r\n"] {
             assert_eq!(of(refused), FailureKind::Refused, "{refused}");
         }
     }

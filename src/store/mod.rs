@@ -3,8 +3,8 @@
 //!
 //! No passthrough connection uses it. Values of cookies are looked up in the stick table
 //! first: the store is read only for values that the table does not have, and every learned value is written to it. One
-//! thread (`task`) owns the connection; conversations send their requests over a bounded channel and wait for a reply,
-//! if at all, no longer than `budget`, by a timer of their own.
+//! thread (`task`) owns the connection, or one to each node of a cluster; conversations send their requests over a bounded
+//! channel and wait for a reply, if at all, no longer than `budget`, by a timer of their own.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,9 +12,14 @@
 //! | `recent_writes` | when a value in use is written again |
 //! | `pending` | values learned while the store was away |
 //! | `refusal` | whether the store accepts writes |
-//! | `task` | the thread: connection, batches, probes, reconciliation |
+//! | `shared` | what conversations and operators see of a task |
+//! | `thread` | the thread, which runs the task of one server, or that of a cluster |
+//! | `task` | one server: connection, batches, probes, reconciliation |
+//! | `cluster` | the nodes of a cluster, each with a task of its own, and which of them has a key |
+//! | `node` | what a node's task and the cluster's tell each other |
 //! | `dial` | a new connection, and what is written over it first |
 //! | `batch` | one exchange |
+//! | `place` | the server that has a key: a fixed address, by Sentinel, or in a cluster |
 //! | `link` | the commands of Redis |
 //! | `access` | addresses, passwords, hashes of values |
 //! | `counters` | the outcome of every request |
@@ -27,37 +32,41 @@
 mod access;
 mod batch;
 mod breaker;
+mod cluster;
 mod counters;
 mod dial;
 mod finding;
 pub mod fleet;
 mod link;
+mod node;
 mod pending;
+mod place;
 mod recent_writes;
 mod refusal;
+mod shared;
 mod task;
+mod thread;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::access::Access;
 pub use self::breaker::{Breaker, BreakerState, FAILURES};
 pub use self::counters::StoreCounters;
 pub use self::finding::{KnownHere, StoreFinding};
 pub use self::recent_writes::RecentWrites;
+pub use self::shared::NodeView;
 
 use self::counters::{QueryKind, QueryOutcome};
 use self::fleet::Fleet;
+use self::shared::StoreShared;
 use self::task::StoreTask;
 use crate::clock::{self, Micros};
-use crate::config::Cookie;
+use crate::config::{Cookie, StorePlace};
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Current;
 use crate::sticky::table::{EntryKind, TableLookup};
@@ -90,24 +99,6 @@ pub struct StoreAway {
     pub place: String,
     /// What is wrong with it.
     pub complaint: String,
-}
-
-/// State that conversations and the task share.
-#[derive(Debug, Default)]
-struct StoreShared {
-    breaker: Breaker,
-    budget_us: AtomicU64,
-    counters: StoreCounters,
-    /// Wakes the task when the breaker has opened.
-    breaker_opened: Notify,
-    /// Address of the store and its last error, for operators.
-    status_text: Mutex<StatusText>,
-}
-
-#[derive(Debug, Default)]
-struct StatusText {
-    place: String,
-    complaint: String,
 }
 
 /// A value as the store has it.
@@ -158,6 +149,19 @@ struct Reconfigure {
     tried: oneshot::Sender<()>,
 }
 
+impl Reconfigure {
+    /// Whether the store to be used is a cluster.
+    fn is_cluster(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| matches!(access.config.place, StorePlace::Cluster(_)))
+    }
+}
+
+/// Where the requests of conversations and the stores to be used come from.
+struct StoreInbox {
+    requests: mpsc::Receiver<StoreRequest>,
+    reconfigure: mpsc::UnboundedReceiver<Reconfigure>,
+}
+
 /// A reply to wait for until the budget is spent.
 pub struct Waiting {
     answer: oneshot::Receiver<StoreReplyResult>,
@@ -198,7 +202,7 @@ impl Store {
                 return;
             }
             if let Some(task) = task.take()
-                && let Err(error) = self.start(task)
+                && let Err(error) = thread::start(task, &self.shared)
             {
                 tracing::error!("the shared store is not used: {error}");
             }
@@ -230,20 +234,6 @@ impl Store {
         self.shared.breaker.open();
         self.shared.set_status(|status| status.complaint = away.complaint);
         true
-    }
-
-    /// Starts the thread. The control runtime is not used: its other work may take longer than the budget of a request.
-    fn start(&self, task: StoreTask) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name("store".into()).spawn(move || {
-            let run = || LocalSet::new().block_on(&runtime, task.run());
-            if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                shared.breaker.off();
-                tracing::error!("the shared store is not used any more: its thread has failed");
-            }
-        })?;
-        Ok(())
     }
 
     /// Whether requests are sent to the store.
@@ -305,8 +295,12 @@ impl Store {
 
     /// The address of the store, without user or password, and its last failure; either may be empty.
     pub fn place_and_complaint(&self) -> (String, String) {
-        let status_text = self.shared.status_text.lock().unwrap_or_else(PoisonError::into_inner);
-        (status_text.place.clone(), status_text.complaint.clone())
+        self.shared.place_and_complaint()
+    }
+
+    /// The nodes of a cluster that have slots; none of a store that is one server.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.shared.node_views()
     }
 
     /// Sends a request to the task; false if the channel is full.
@@ -365,15 +359,6 @@ impl Waiting {
     pub fn late(&self) {
         self.shared.counters.count(self.kind, QueryOutcome::Late);
         self.shared.failed(self.since);
-    }
-}
-
-impl StoreShared {
-    /// Counts a failure of a request that was sent in the working period `since`.
-    fn failed(&self, since: u64) {
-        if self.breaker.failed(since) {
-            self.breaker_opened.notify_one();
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values that were learned and are not written to the store yet.
 //!
-//! Writes nothing; `task.rs` does. Invariant: at most [`PENDING_MAX`] entries, one for each key, the latest; beyond
-//! that the entry that was learned first is dropped, in whatever order they came, and counted.
+//! Writes nothing; `task.rs` does. Invariant: at most [`PENDING_MAX`] entries, or as many as it was made for, one for each
+//! key, the latest; beyond that the entry that was learned first is dropped, in whatever order they came, and counted.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -29,8 +29,9 @@ pub struct PendingValue {
 type QueuePlace = (u64, Box<str>);
 
 /// The entries that wait, in the order in which they were learned.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pending {
+    most: usize,
     entries: AHashMap<Box<str>, PendingValue>,
     /// Position of each entry in the queue.
     order: BTreeSet<QueuePlace>,
@@ -38,7 +39,18 @@ pub struct Pending {
     taken: Option<QueuePlace>,
 }
 
+impl Default for Pending {
+    fn default() -> Self {
+        Self::of(PENDING_MAX)
+    }
+}
+
 impl Pending {
+    /// An empty queue for at most so many entries.
+    pub fn of(most: usize) -> Self {
+        Self { most, entries: AHashMap::default(), order: BTreeSet::new(), taken: None }
+    }
+
     /// Adds an entry, unless a later one of its key waits. True if the earliest entry was dropped for it.
     pub fn add(&mut self, entry: PendingValue) -> bool {
         if let Some(known) = self.entries.get(&entry.key) {
@@ -49,7 +61,7 @@ impl Pending {
         }
         self.order.insert(entry.place());
         self.entries.insert(entry.key.clone(), entry);
-        let over = self.entries.len() > PENDING_MAX;
+        let over = self.entries.len() > self.most;
         if over && let Some((_, earliest)) = self.order.pop_first() {
             self.entries.remove(&earliest);
         }
@@ -78,11 +90,14 @@ impl Pending {
         entries
     }
 
+    /// Takes all entries with their order.
+    pub fn take_all(&mut self) -> Self {
+        std::mem::replace(self, Self::of(self.most))
+    }
+
     /// Drops all entries and returns their number.
     pub fn clear(&mut self) -> usize {
-        let count = self.len();
-        *self = Self::default();
-        count
+        self.take_all().len()
     }
 }
 
@@ -118,6 +133,15 @@ mod tests {
         assert!((0..1_000).all(|at| pending.add(entry(PENDING_MAX + at, PENDING_MAX + at))));
         assert_eq!((pending.len(), pending.order.len()), (PENDING_MAX, PENDING_MAX));
         assert_eq!(pending.take(1), [entry(1_000, 1_000)]);
+    }
+
+    #[test]
+    fn a_queue_that_was_made_for_less_stays_as_small() {
+        let mut pending = Pending::of(2);
+        assert_eq!((0..4).filter(|at| pending.add(entry(*at, *at))).count(), 2);
+        assert_eq!(pending.take_all().take(9), [entry(2, 2), entry(3, 3)]);
+        assert_eq!((0..4).filter(|at| pending.add(entry(*at, *at))).count(), 2);
+        assert_eq!(pending.clear(), 2);
     }
 
     #[test]

@@ -1,17 +1,20 @@
-//! The thread that owns the connection to the store: batches, probes, reconciliation.
+//! [`StoreTask`]: the connection to one server, the store or a node of it: batches, probes, reconciliation.
 //!
 //! A conversation that waits for a reply has its own timer and reports failures to the breaker; for requests without a
 //! waiting conversation this task does. Invariants: a value to be learned is written, or waits in [`Pending`], or is
 //! counted as lost; while the breaker is open only this task connects, once a second; the breaker closes only when the
 //! store has replied within the budget and the pending values were sent to it. A store that can be read but refuses
-//! writes stays in use, and its refusal is reported (`refusal.rs`).
+//! writes stays in use, and its refusal is reported (`refusal.rs`). The task of a node gets its requests from that of the
+//! cluster, counts failures itself, and gives back what another node has.
 //!
 //! # Reconciliation
 //!
 //! Values learned while the store was away wait in `pending`. A new connection writes them first (`dial.rs`); what it
 //! could not write comes back with the result of the dial. With a connection, `write_pending` writes the rest in
 //! batches, at once and on every tick. An entry is only written over an older one, so a value that another instance has
-//! learned meanwhile wins if it is newer; `written` then puts that backend into the stick table here.
+//! learned meanwhile wins if it is newer; `written` (`results.rs`) then puts that backend into the stick table here.
+
+mod results;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,34 +25,41 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::access::Access;
-use super::batch::{BATCH, BATCH_TIMEOUT, BatchResult, StoreBatch, Write, or_no_answer};
+use super::batch::{BATCH, BATCH_TIMEOUT, BatchResult, StoreBatch, or_no_answer};
 use super::counters::{QueryKind, QueryOutcome};
 use super::dial::{DialResult, trial};
-use super::link::{FailureKind, Link, LinkError, Put, backend};
+use super::link::{FailureKind, Link, LinkError};
+use super::node::{NodeReport, NodeReporter};
 use super::pending::{Pending, PendingValue};
 use super::refusal::Refusal;
-use super::{BreakerState, Reconfigure, StoreOperation, StoreRequest, StoreShared, StoredValue};
+use super::shared::{StoreShared, fails, works};
+use super::{BreakerState, Reconfigure, StoreInbox, StoreRequest};
 use crate::clock;
-use crate::events::{self, Event, EventKind};
-use crate::remote_text;
 use crate::snapshot::Current;
-use crate::sticky::table::EntryKind;
 
 /// Exchanges under way at once; beyond that, requests wait in the channel.
 const BATCHES_MAX: usize = 16;
 /// Interval between attempts to connect to a store that is away, and between probes of an idle connection.
 const TICK: Duration = Duration::from_secs(1);
 
-/// State of the thread, used by it alone.
+/// Capacity of the channel to a node's task, in batches.
+const NODE_ROOM: usize = 256;
+
+/// State of the task, used by its thread alone.
 pub(super) struct StoreTask {
-    shared: Arc<StoreShared>,
-    current: Arc<Current>,
-    requests: mpsc::Receiver<StoreRequest>,
-    reconfigure: mpsc::UnboundedReceiver<Reconfigure>,
+    pub(super) shared: Arc<StoreShared>,
+    pub(super) current: Arc<Current>,
+    pub(super) inbox: StoreInbox,
+    /// Requests that the cluster's task has for this node.
+    routed: mpsc::Receiver<StoreBatch>,
+    /// To the cluster's task; `None`: the server is the whole store.
+    reporter: Option<NodeReporter>,
     access: Option<Arc<Access>>,
     /// The connection in use, and the access that it was made with.
     link: Option<(Link, Arc<Access>)>,
     pending: Pending,
+    /// Number of pending entries that the counters have.
+    shown_pending: u64,
     refusal: Refusal,
     /// Exchanges under way, each with the access that its keys were made with.
     batches: JoinSet<(Arc<Access>, BatchResult)>,
@@ -69,11 +79,13 @@ impl StoreTask {
         Self {
             shared,
             current,
-            requests,
-            reconfigure,
+            inbox: StoreInbox { requests, reconfigure },
+            routed: mpsc::channel(1).1,
+            reporter: None,
             access: None,
             link: None,
             pending: Pending::default(),
+            shown_pending: 0,
             refusal: Refusal::default(),
             batches: JoinSet::new(),
             dial: JoinSet::new(),
@@ -82,8 +94,24 @@ impl StoreTask {
         }
     }
 
-    /// Runs until every sender of requests is gone.
-    pub(super) async fn run(mut self) {
+    /// The task of a node of a cluster, in which at most `pending_max` values wait, with the ways to send it requests and to
+    /// use another access or to end it.
+    pub(super) fn of_node(
+        shared: Arc<StoreShared>,
+        current: Arc<Current>,
+        reporter: NodeReporter,
+        pending_max: usize,
+    ) -> (Self, mpsc::Sender<StoreBatch>, mpsc::UnboundedSender<Reconfigure>) {
+        let (batches, routed) = mpsc::channel(NODE_ROOM);
+        let (orders, reconfigure) = mpsc::unbounded_channel();
+        let (_, requests) = mpsc::channel(1);
+        let pending = Pending::of(pending_max);
+        let task = Self::new(shared, current, requests, reconfigure);
+        (Self { routed, reporter: Some(reporter), pending, ..task }, batches, orders)
+    }
+
+    /// Runs until a cluster is to be used, which is returned, or every sender of configurations is gone.
+    pub(super) async fn run(&mut self) -> Option<Reconfigure> {
         let mut batch = Vec::with_capacity(BATCH);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -94,9 +122,13 @@ impl StoreTask {
             tokio::select! {
                 // In this order: what changes the connection comes before what uses it.
                 biased;
-                order = self.reconfigure.recv() => match order {
+                order = self.inbox.reconfigure.recv() => match order {
+                    Some(order) if order.is_cluster() => {
+                        self.put_away();
+                        return Some(order);
+                    }
                     Some(order) => self.handle(order),
-                    None => return,
+                    None => return None,
                 },
                 Some(dialled) = self.dial.join_next() => match dialled {
                     Ok(dialled) => self.dialled(dialled),
@@ -107,21 +139,51 @@ impl StoreTask {
                     Ok((access, finished)) => self.finished(&access, finished),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()),
                 },
-                count = self.requests.recv_many(&mut batch, BATCH), if has_room => {
-                    if count == 0 {
-                        return;
-                    }
+                _ = self.inbox.requests.recv_many(&mut batch, BATCH), if has_room && !self.inbox.requests.is_closed() => {
                     self.serve(&mut batch);
                 }
+                Some(routed) = self.routed.recv(), if has_room => self.take(routed),
                 _ = tick.tick() => self.tick(),
                 () = sleep_until(self.next_try), if idle => self.dial(),
             }
-            self.shared.counters.pending.store(self.pending.len() as u64, Relaxed);
+            self.shared.counters.show_pending(&mut self.shown_pending, self.pending.len());
         }
     }
 
+    /// Gives up the server, for a cluster that is used instead.
+    fn put_away(&mut self) {
+        (self.link, self.access, self.refusal) = (None, None, Refusal::default());
+        let lost = self.pending.clear() as u64;
+        self.batches = JoinSet::new();
+        let (mut dial, shared) = (std::mem::take(&mut self.dial), Arc::clone(&self.shared));
+        shared.counters.overflow.fetch_add(lost, Relaxed);
+        shared.counters.show_pending(&mut self.shown_pending, 0);
+        tokio::task::spawn_local(async move {
+            while let Some(Ok(DialResult { pending, .. })) = dial.join_next().await {
+                shared.counters.overflow.fetch_add(pending.len() as u64, Relaxed);
+            }
+        });
+    }
+
+    /// Ends the task of a node that has left the cluster: awaits what is under way, and returns what is not written.
+    pub(super) async fn end(mut self) -> Pending {
+        self.shared.breaker.off();
+        self.link = None;
+        while let Some(Ok(DialResult { mut pending, .. })) = self.dial.join_next().await {
+            pending.take(usize::MAX).into_iter().for_each(|entry| _ = self.pending.add(entry));
+        }
+        while let Some(Ok((access, finished))) = self.batches.join_next().await {
+            self.finished(&access, finished);
+        }
+        while let Ok(batch) = self.routed.try_recv() {
+            self.take(batch);
+        }
+        self.shared.counters.show_pending(&mut self.shown_pending, 0);
+        self.pending
+    }
+
     /// Switches to another store, or to none. The present connection is used until the new one replies.
-    fn handle(&mut self, Reconfigure { access, tried }: Reconfigure) {
+    pub(super) fn handle(&mut self, Reconfigure { access, tried }: Reconfigure) {
         if access == self.access {
             let _ = tried.send(());
             return;
@@ -151,7 +213,7 @@ impl StoreTask {
     /// Starts to connect; the pending values go along and are written first.
     fn dial(&mut self) {
         let Some(access) = self.access.clone() else { return };
-        let pending = std::mem::take(&mut self.pending);
+        let pending = self.pending.take_all();
         self.next_try = Instant::now() + TICK;
         self.dial.spawn_local(DialResult::dial(access, pending));
     }
@@ -166,6 +228,7 @@ impl StoreTask {
             self.dial();
             return;
         }
+        let is_reached = link.is_ok();
         match link {
             Ok(link) => {
                 self.link = Some((link, Arc::clone(&access)));
@@ -182,15 +245,9 @@ impl StoreTask {
                     None => self.write_pending(BATCHES_MAX),
                 }
             }
-            Err(why) => {
-                self.link = None;
-                self.refusal = Refusal::default();
-                self.shared.breaker.open();
-                if let Some(why) = self.shared.complain(&why) {
-                    fails(&format!("shared store {}: {why}; no request is sent to it until it answers", access.config));
-                }
-            }
+            Err(why) => self.is_away(&why),
         }
+        self.report(if is_reached { NodeReport::Reached } else { NodeReport::Away });
         for tried in self.tried.drain(..) {
             let _ = tried.send(());
         }
@@ -205,48 +262,53 @@ impl StoreTask {
     }
 
     fn give_up_link(&mut self, why: &str) {
+        self.shared.counters.opened.fetch_add(1, Relaxed);
+        self.is_away(why);
+        self.report(NodeReport::Away);
+    }
+
+    /// Opens the breaker, and says why, once.
+    fn is_away(&mut self, why: &str) {
         self.link = None;
         self.refusal = Refusal::default();
         self.shared.breaker.open();
-        self.shared.counters.opened.fetch_add(1, Relaxed);
         let complaint = self.shared.complain(why);
         if let Some((access, why)) = self.access.as_ref().zip(complaint) {
             fails(&format!("shared store {}: {why}; no request is sent to it until it answers", access.config));
         }
     }
 
+    fn report(&self, report: NodeReport) {
+        if let Some(reporter) = &self.reporter {
+            reporter.send(report);
+        }
+    }
+
     /// Sends the received requests as one batch, or keeps the writes for later.
     fn serve(&mut self, received: &mut Vec<StoreRequest>) {
-        let mut batch = StoreBatch::default();
         // Until the new store replies, keys are made for the one in use.
         let in_use = self.link.as_ref().map(|(_, access)| access).or(self.access.as_ref());
         let Some(access) = in_use.cloned() else { return received.clear() };
-        for StoreRequest { pool, value, operation } in received.drain(..) {
-            let key = access.key(&pool, &value);
-            let kind = operation.kind();
-            let (entry, done) = match operation {
-                StoreOperation::Find(answer) => {
-                    batch.keys.push(key);
-                    batch.answers.push(answer);
-                    continue;
+        self.take(StoreBatch::of(&access, received.drain(..)));
+    }
+
+    /// Sends a batch, or keeps its writes for later; the conversations that wait find their channels closed.
+    fn take(&mut self, batch: StoreBatch) {
+        let in_use = self.link.as_ref().map(|(_, access)| access).or(self.access.as_ref());
+        let Some(access) = in_use.cloned() else { return };
+        if self.link.is_some() {
+            self.send(&access, batch);
+            return;
+        }
+        for (entry, write) in batch.entries.into_iter().zip(batch.writes) {
+            if write.kind != QueryKind::Keep {
+                // A conversation that waits counts it, and what has waited before was counted then.
+                if write.done.is_none() && write.of.is_some() {
+                    self.shared.counters.count(write.kind, QueryOutcome::Later);
                 }
-                StoreOperation::Learn { backend, at_ms, ttl_ms, done } => {
-                    (PendingValue { key, at_ms, ttl_ms, backend: Some(backend) }, done)
-                }
-                StoreOperation::Keep { backend, ttl_ms } => {
-                    (PendingValue { key, at_ms: 0, ttl_ms, backend: Some(backend) }, None)
-                }
-                StoreOperation::Forget { at_ms } => (PendingValue { key, at_ms, ttl_ms: 1, backend: None }, None),
-            };
-            if self.link.is_some() {
-                batch.entries.push(entry);
-                batch.writes.push(Write { kind, done, of: Some((pool, value)) });
-            } else if kind != QueryKind::Keep {
-                self.shared.counters.count(kind, QueryOutcome::Later);
                 self.keep_pending(&access, entry);
             }
         }
-        self.send(&access, batch);
     }
 
     /// Sends a batch. False: the store is away, and the values to be learned are kept for later.
@@ -257,99 +319,12 @@ impl StoreTask {
             learned.for_each(|entry| self.keep_pending(access, entry));
             return false;
         };
-        if !(batch.keys.is_empty() && batch.entries.is_empty()) {
+        if !batch.is_empty() {
             let access = Arc::clone(access);
-            self.batches.spawn_local(async move { (access, batch.run(link, since).await) });
+            let node = self.reporter.is_some().then(|| Arc::clone(&self.shared));
+            self.batches.spawn_local(async move { (access, batch.run(link, since, node).await) });
         }
         true
-    }
-
-    fn finished(&mut self, access: &Access, finished: BatchResult) {
-        let BatchResult { since, took_us, watched, entries, writes, put, broken } = finished;
-        self.shared.counters.latency.record_us(took_us);
-        if let Some(put) = &put
-            && self.shared.breaker.look() == BreakerState::Working(since)
-        {
-            self.check_refusals(&entries, put);
-        }
-        let mut put = put.into_iter().flatten();
-        for (entry, write) in entries.into_iter().zip(writes) {
-            match put.next() {
-                Some(Put::Done) => self.written(&entry, &write, None),
-                Some(Put::Other(kept)) => self.written(&entry, &write, Some(&kept)),
-                Some(Put::Refused(_)) | None => self.unwritten(access, entry, &write),
-            }
-        }
-        let in_time = took_us <= self.shared.budget_us.load(Relaxed);
-        match broken {
-            Some(broken) if broken.kind == FailureKind::Lost => {
-                if self.shared.breaker.look() == BreakerState::Working(since) {
-                    self.give_up_link(&broken.why);
-                }
-            }
-            _ if watched => {}
-            None if in_time => self.shared.breaker.succeeded(),
-            _ => self.shared.failed(since),
-        }
-    }
-
-    /// Watches for refused writes. A full Redis still accepts DEL and PEXPIRE, so only a SET shows that it accepts
-    /// writes.
-    fn check_refusals(&mut self, entries: &[PendingValue], put: &[Put]) {
-        if entries.iter().zip(put).any(|(entry, put)| entry.backend.is_some() && *put == Put::Done) {
-            self.refusal.written();
-        }
-        if let Some(why) = put.iter().find_map(Put::refusal) {
-            self.refused(why);
-        }
-    }
-
-    fn refused(&mut self, why: &str) {
-        if !self.refusal.refused() {
-            return;
-        }
-        let complaint = self.shared.complain(&format!("it refuses writes: {why}"));
-        if let Some((access, why)) = self.access.as_ref().zip(complaint) {
-            fails(&format!(
-                "shared store {}: {why}; it is still read, and writes are tried again every second",
-                access.config
-            ));
-        }
-    }
-
-    fn unwritten(&mut self, access: &Access, entry: PendingValue, write: &Write) {
-        // A conversation that waited has counted the failure itself.
-        if write.done.is_none() && write.of.is_some() {
-            self.shared.counters.count(write.kind, QueryOutcome::Failed);
-        }
-        if write.kind != QueryKind::Keep {
-            self.keep_pending(access, entry);
-        }
-    }
-
-    /// Takes note of a written entry. `kept`: the newer entry that stays instead of it.
-    fn written(&self, entry: &PendingValue, write: &Write, kept: Option<&str>) {
-        let Some((pool, value)) = &write.of else {
-            self.shared.counters.reconciled.fetch_add(1, Relaxed);
-            return;
-        };
-        if write.done.is_none() {
-            self.shared.counters.count(write.kind, QueryOutcome::Stored);
-        }
-        let Some(kept) = kept.and_then(backend).map(StoredValue::read) else { return };
-        let name = &*kept.backend;
-        if entry.backend.as_deref().is_some_and(|text| *StoredValue::read(text).backend == *name) {
-            return;
-        }
-        let snapshot = self.current.load();
-        let known = snapshot.pools.iter().find(|known| known.sticks_as() == pool).and_then(|pool| {
-            let backend = pool.backends().iter().find(|backend| backend.name() == name)?;
-            Some((pool.table()?, backend))
-        });
-        if let Some((table, backend)) = known {
-            let kind = if kept.is_set { EntryKind::Learned } else { EntryKind::Brought };
-            table.learn_as(kind, value, backend, clock::now_ms());
-        }
     }
 
     /// Writes pending values; probes an idle connection with PING, and a store that refuses writes with a trial entry.
@@ -393,13 +368,8 @@ impl StoreTask {
             if self.batches.len() >= BATCHES_MAX || self.pending.len() == 0 {
                 return;
             }
-            let entries = self.pending.take(BATCH);
-            let writes = entries.iter().map(|entry| {
-                let kind = if entry.backend.is_some() { QueryKind::Learn } else { QueryKind::Forget };
-                Write { kind, done: None, of: None }
-            });
-            let writes = writes.collect();
-            if !self.send(&access, StoreBatch { entries, writes, ..StoreBatch::default() }) {
+            let batch = StoreBatch::of_pending(self.pending.take(BATCH));
+            if !self.send(&access, batch) {
                 return;
             }
         }
@@ -415,30 +385,6 @@ impl StoreTask {
     fn has_keys_of(&self, access: &Access) -> bool {
         self.access.as_ref().is_some_and(|in_force| in_force.same_keys(access))
     }
-}
-
-impl StoreShared {
-    pub(super) fn set_status<T>(&self, what: impl FnOnce(&mut super::StatusText) -> T) -> T {
-        what(&mut self.status_text.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    /// Sets the complaint, which may have words of the store in it, and returns it as it is shown; `None`: it is the
-    /// complaint that stands already.
-    fn complain(&self, why: &str) -> Option<String> {
-        let shown = remote_text::shown(why);
-        let before = self.set_status(|status| std::mem::replace(&mut status.complaint, shown.clone()));
-        (before != shown).then_some(shown)
-    }
-}
-
-/// Says that the store is not used, or not for everything.
-fn fails(text: &str) {
-    events::warn(clock::unix_ms(), Event::new(EventKind::StoreDown, text));
-}
-
-/// Says that the store is used again.
-fn works(text: &str) {
-    events::info(clock::unix_ms(), Event::new(EventKind::StoreUp, text));
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
         user,
         password,
         password_file,
-        database: section.read("database", value::integer(0..=DATABASE_MAX)).unwrap_or(0),
+        database: database(&section),
         budget: section.read("budget", value::duration(BUDGET_MIN, SECOND)).unwrap_or(2 * MILLISECOND),
         prefix: section.read("prefix", prefix).unwrap_or_else(|| "sessile:".to_owned()),
         secret_file: section.read("secret_file", value::file),
@@ -101,39 +101,66 @@ pub(super) fn check_use<'p>(
     }
 }
 
-/// Reads the address of the store, or of its sentinels, and whether connections use TLS; `None`: unreadable.
+/// Reads the address of the store, or of its sentinels or nodes, and whether connections use TLS; `None`: unreadable.
 fn place(section: &Section<'_>) -> (Option<StorePlace>, Option<bool>) {
     let one = section.read("url", server).and_then(|url| server_of(section, section.at("url"), "url", url));
-    let listed = section.list("sentinels", server).into_iter();
-    let sentinels: Vec<_> =
-        listed.filter_map(|(at, url)| server_of(section, at, "sentinels", url).map(|server| (at, server))).collect();
+    let (sentinels, sentinels_tls) = servers(section, "sentinels", "to find the primary");
+    let (nodes, nodes_tls) = servers(section, "cluster", "to find the others");
     let master = section.read("master", |value| match value::text(value)? {
         "" => Err(Bad::new("is not the name of a primary")),
         name => Ok(name.to_owned()),
     });
-    if !section.has("sentinels") {
-        section.idle_keys(&["master"], "without sentinels");
-        if !section.has("url") {
-            section.missing("has neither url nor sentinels");
+    let written: Vec<_> = ["url", "sentinels", "cluster"].into_iter().filter(|&key| section.has(key)).collect();
+    if let [first, others @ ..] = &written[..] {
+        for other in others {
+            let why = format!("{first} and {other} exclude each other: write one of them");
+            section.error(if *first == "url" { *first } else { *other }, Bad::new(why));
         }
-        let tls = one.as_ref().map(|(_, tls)| *tls);
-        return (one.map(|(address, _)| StorePlace::One(address)), tls);
+    } else {
+        section.missing("has none of url, sentinels and cluster");
     }
-    if section.has("url") {
-        section.error("url", Bad::new("url and sentinels exclude each other: write one of them"));
+    if section.has("sentinels") {
+        if !section.has("master") {
+            section.missing("has no master: the name under which the sentinels know the primary");
+        }
+        return (master.map(|master| StorePlace::Sentinels { sentinels, master }), sentinels_tls);
     }
-    if section.count("sentinels") == 0 {
-        section.error("sentinels", Bad::new("sentinels is empty: at least one is needed to find the primary"));
+    section.idle_keys(&["master"], "without sentinels");
+    if section.has("cluster") {
+        return (Some(StorePlace::Cluster(nodes)), nodes_tls);
     }
-    if !section.has("master") {
-        section.missing("has no master: the name under which the sentinels know the primary");
+    let tls = one.as_ref().map(|(_, tls)| *tls);
+    (one.map(|(address, _)| StorePlace::One(address)), tls)
+}
+
+/// Reads several servers, and whether they use TLS, which all do or none.
+fn servers(section: &Section<'_>, key: &'static str, why: &str) -> (Vec<StoreAddress>, Option<bool>) {
+    let listed = section.list(key, server).into_iter();
+    let servers: Vec<_> =
+        listed.filter_map(|(at, url)| server_of(section, at, key, url).map(|server| (at, server))).collect();
+    if section.has(key) && section.count(key) == 0 {
+        section.error(key, Bad::new(format!("{key} is empty: at least one is needed {why}")));
     }
-    let tls = sentinels.first().map(|(_, (_, tls))| *tls);
-    for (at, _) in sentinels.iter().filter(|(_, (_, other))| Some(*other) != tls) {
-        section.error_at(*at, Bad::new("either all sentinels use TLS, or none of them"));
+    let words = if key == "cluster" { "nodes" } else { key };
+    let tls = servers.first().map(|(_, (_, tls))| *tls);
+    for (at, (address, other)) in &servers {
+        if Some(*other) != tls {
+            section.error_at(*at, Bad::new(format!("either all {words} use TLS, or none of them")));
+        }
+        if key == "cluster" && matches!(address, StoreAddress::Unix(_)) {
+            section.error_at(*at, Bad::new("a node of a cluster has a host and a port, no unix socket"));
+        }
     }
-    let sentinels = sentinels.into_iter().map(|(_, (address, _))| address).collect();
-    (master.map(|master| StorePlace::Sentinels { sentinels, master }), tls)
+    (servers.into_iter().map(|(_, (address, _))| address).collect(), tls)
+}
+
+/// Reads the number of the database.
+fn database(section: &Section<'_>) -> u32 {
+    let database = section.read("database", value::integer(0..=DATABASE_MAX)).unwrap_or(0);
+    if section.has("cluster") && database != 0 {
+        section.error("database", Bad::new(format!("database {database} is none of a cluster, which has only 0")));
+    }
+    database
 }
 
 fn server_of(section: &Section<'_>, at: usize, key: &'static str, url: ServerUrl) -> Option<(StoreAddress, bool)> {

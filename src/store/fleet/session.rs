@@ -26,8 +26,8 @@ use crate::remote_text;
 use crate::snapshot::{Current, Snapshot};
 use crate::store::Access;
 use crate::store::batch::{BATCH_TIMEOUT, or_no_answer};
-use crate::store::dial::DIAL_MAX;
 use crate::store::link::{Link, LinkError};
+use crate::store::place;
 
 /// How often it is looked whether a reload has changed a placement.
 const TICK: Duration = Duration::from_millis(50);
@@ -98,10 +98,10 @@ impl FleetSession {
         before: SessionsBefore,
     ) -> Result<Self, String> {
         let why = |broken: LinkError| broken.why;
-        let (link, reading) = (dial(access).await?, dial(access).await?);
+        let (stream, key) = (format!("{}fleet", access.config.prefix), access.fleet_key());
+        let (link, reading) = (place::dial(access, &stream).await?, place::dial(access, &stream).await?);
         let store_ms = in_time(stream::time_ms(&link)).await.map_err(why)?;
         let snapshot = current.load_full();
-        let (stream, key) = (format!("{}fleet", access.config.prefix), access.fleet_key());
         let both = (Arc::clone(&shared), Arc::clone(&current));
         let mut inbox = FleetInbox::new(both, (stream.clone(), key.clone()), store_ms, tables(&snapshot));
         // The clock of another store may be behind.
@@ -380,11 +380,6 @@ pub(super) fn recap_min(every: Duration) -> u32 {
 /// How long each stick table remembers.
 fn remembers(snapshot: &Snapshot) -> impl Iterator<Item = Duration> + '_ {
     snapshot.pools.iter().filter_map(|pool| pool.table().map(PoolTable::remember))
-}
-
-async fn dial(access: &Access) -> Result<Link, String> {
-    let made = timeout(DIAL_MAX, Link::dial(access)).await;
-    made.unwrap_or_else(|_| Err("no connection in time".to_owned()))
 }
 
 /// Reads items after this one, as they come, until the receiver is gone or something breaks.

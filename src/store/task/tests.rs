@@ -6,6 +6,7 @@ use super::*;
 use crate::admission::Admission;
 use crate::config::{self, Config};
 use crate::snapshot::{LoadedFiles, Snapshot};
+use crate::store::batch::Write;
 use crate::store::dial::Reconciled;
 use crate::store::pending::PENDING_MAX;
 use crate::store::{Breaker, FAILURES, PATIENCE, Store, StoreAway};

@@ -4,12 +4,14 @@
 //! five. Invariant: each response names its backend, and each client compares it with that of its login.
 
 mod away;
+mod cluster;
 mod explain;
 mod header;
 mod held;
 mod login;
 mod moves;
 pub mod redis;
+pub mod redis_cluster;
 mod refusal;
 mod ways;
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,9 +23,14 @@ impl Redis {
     pub fn start(test: &str) -> Option<Self> {
         let server = find(test, "redis-server")?;
         find(test, "redis-cli")?;
-        let mut redis = Self { address: free_address(), program: None, server };
+        let mut redis = Self::at(free_address(), &server);
         redis.run(&[]);
         Some(redis)
+    }
+
+    /// One that is not started yet.
+    pub fn at(address: SocketAddr, server: &Path) -> Self {
+        Self { address, program: None, server: server.to_owned() }
     }
 
     /// Starts it again, empty, on its old port.
