@@ -1,5 +1,5 @@
 //! What becomes of a backend that the source of its pool does not name, or that an order has removed:
-//! [`Backend::heed_source`]; and of one whose name has no address: [`Pool::await_addresses`].
+//! [`Backend::heed_source`]; and of one that has a name without an address: [`Pool::await_addresses`].
 //!
 //! Looks at no source and asks for no name (`discovery` does). Invariant: a drain by command, and what checks have found,
 //! is there again when the source names the backend again.
