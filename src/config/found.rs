@@ -62,9 +62,11 @@ impl Pool {
 
 impl Pool {
     /// The same pool with these backends in the place of those that the file has. Orders stand as before.
-    pub fn with_written(&self, written: Vec<Backend>) -> Self {
+    pub fn with_written(&self, mut written: Vec<Backend>) -> Self {
         let found = self.found().filter(|found| written.iter().all(|written| written.name != found.name));
-        self.with_plain(written.iter().chain(found).cloned().collect())
+        let found: Vec<_> = found.cloned().collect();
+        written.extend(found);
+        self.with_plain(written)
     }
 
     /// The backends of which name servers are asked for the address from time to time, each with its name.

@@ -14,12 +14,12 @@ fn pool() -> Pool {
     Pool::of_test(vec![backend("a", 1), backend("b", 2)])
 }
 
-fn after(pool: &Pool, name: &str, kind: OrderKind) -> Pool {
-    pool.ordered(name, &kind, &OrderOrigin::Command, 7).unwrap()
+fn after(pool: &Pool, name: &str, kind: &OrderKind) -> Pool {
+    pool.ordered(name, kind, &OrderOrigin::Command, 7).unwrap()
 }
 
-fn refusal(pool: &Pool, name: &str, kind: OrderKind) -> String {
-    match pool.ordered(name, &kind, &OrderOrigin::Command, 7).unwrap_err() {
+fn refusal(pool: &Pool, name: &str, kind: &OrderKind) -> String {
+    match pool.ordered(name, kind, &OrderOrigin::Command, 7).unwrap_err() {
         OrderRefusal::Refused(why) | OrderRefusal::Unknown(why) => why,
     }
 }
@@ -39,12 +39,12 @@ fn shown(pool: &Pool) -> String {
 
 #[test]
 fn orders_stand_over_file_and_source_and_can_be_taken_back() {
-    let changed = after(&after(&pool(), "a", weight(5)), "d", add());
-    let changed = after(&changed, "b", OrderKind::Address { address: Some("10.0.0.1:8".into()) });
+    let changed = after(&after(&pool(), "a", &weight(5)), "d", &add());
+    let changed = after(&changed, "b", &OrderKind::Address { address: Some("10.0.0.1:8".into()) });
     assert_eq!(shown(&changed), "a 10.0.0.1:1 5, b 10.0.0.1:8 1, d 10.0.0.1:9 3");
     assert_eq!(changed.plain(), pool().backends);
-    let back = after(&after(&changed, "a", OrderKind::Weight { weight: None }), "d", OrderKind::Remove { now: true });
-    let back = after(&back, "b", OrderKind::Address { address: None });
+    let back = after(&after(&changed, "a", &OrderKind::Weight { weight: None }), "d", &OrderKind::Remove { now: true });
+    let back = after(&back, "b", &OrderKind::Address { address: None });
     assert_eq!(back, pool());
     let found = Backend { origin: BackendOrigin::Found { absence: None }, ..backend("f", 3) };
     let with_found = changed.with_found(vec![found]);
@@ -54,13 +54,13 @@ fn orders_stand_over_file_and_source_and_can_be_taken_back() {
 
 #[test]
 fn another_value_in_the_file_ends_an_order_and_the_same_value_does_not() {
-    let ordered = after(&pool(), "a", weight(5));
+    let ordered = after(&pool(), "a", &weight(5));
     let file = |weight| Pool::of_test(vec![Backend { weight, ..backend("a", 1) }, backend("b", 2)]);
     for (in_file, is) in [(1, 5), (2, 2), (5, 5)] {
         let now = file(in_file).with_orders(&ordered.orders);
         assert_eq!((now.backends[0].weight, now.orders.is_empty()), (is, in_file != 1), "{in_file}");
     }
-    let added = after(&after(&pool(), "d", add()), "d", weight(7));
+    let added = after(&after(&pool(), "d", &add()), "d", &weight(7));
     let named = Pool::of_test(vec![backend("a", 1), backend("d", 4)]).with_orders(&added.orders);
     assert_eq!((shown(&named).as_str(), named.orders.is_empty()), ("a 10.0.0.1:1 1, d 10.0.0.1:4 1", true));
     let gone = Pool::of_test(vec![backend("b", 2)]).with_orders(&ordered.orders);
@@ -82,13 +82,13 @@ fn an_ordered_address_stands_while_the_name_has_other_addresses_and_ends_with_an
 #[test]
 fn a_removed_backend_drains_leaves_and_comes_back() {
     let removal = OrderKind::Remove { now: false };
-    let leaving = after(&pool(), "a", removal.clone());
+    let leaving = after(&pool(), "a", &removal);
     let drain = Absence { since_ms: 7, deadline_ms: 300_007 };
     assert_eq!(leaving.backends[0].absence(), Some(drain));
     let left = leaving.with_removals_over(&|name, absence| name == "a" && absence == drain);
     assert_eq!((shown(&left).as_str(), left.orders.removed().collect::<Vec<_>>()), ("b 10.0.0.1:2 1", vec!["a"]));
-    assert!(refusal(&left, "a", weight(2)).contains("`sessile ready` takes it back"));
-    assert_eq!(after(&left, "a", OrderKind::Ready), pool());
+    assert!(refusal(&left, "a", &weight(2)).contains("`sessile ready` takes it back"));
+    assert_eq!(after(&left, "a", &OrderKind::Ready), pool());
     // A file that has it no more lets the drain end by itself; one that names it again has it.
     let without = Pool::of_test(vec![backend("b", 2)]);
     let drains = without.with_orders(&leaving.orders);
@@ -97,19 +97,19 @@ fn a_removed_backend_drains_leaves_and_comes_back() {
     assert_eq!(pool().with_orders(&drains.orders), pool());
     assert_eq!(without.with_orders(&left.orders), without);
     assert_eq!(
-        refusal(&after(&pool(), "a", weight(0)), "b", removal),
+        refusal(&after(&pool(), "a", &weight(0)), "b", &removal),
         "pool \"web\": no backend would be left that takes new clients"
     );
 }
 
 #[test]
 fn what_stands_is_listed_as_orders_that_make_the_same() {
-    let first = after(&after(&pool(), "d", add()), "d", weight(4));
-    let all = after(&after(&first, "a", weight(2)), "b", OrderKind::Remove { now: true });
+    let first = after(&after(&pool(), "d", &add()), "d", &weight(4));
+    let all = after(&after(&first, "a", &weight(2)), "b", &OrderKind::Remove { now: true });
     let again = all.standing_orders().into_iter().fold(pool(), |pool, (order, by)| {
         assert_eq!((&*order.pool, &by), ("web", &OrderOrigin::Command));
         let kind = if order.kind.word() == "remove" { OrderKind::Remove { now: true } } else { order.kind };
-        after(&pool, &order.backend, kind)
+        after(&pool, &order.backend, &kind)
     });
     assert_eq!(again.backends, all.backends);
     assert_eq!(all.standing_orders().len(), 3);
@@ -118,7 +118,7 @@ fn what_stands_is_listed_as_orders_that_make_the_same() {
 #[test]
 fn the_table_of_a_method_bounds_what_can_be_added() {
     let ring = Pool { balance: Balance::Ring { points: 1_000_000 }, ..pool() };
-    let why = refusal(&ring, "d", add());
+    let why = refusal(&ring, "d", &add());
     assert!(why.contains("the most is 4000000"), "{why}");
-    assert!(refusal(&ring, "a", weight(200)).contains("the most is 4000000"));
+    assert!(refusal(&ring, "a", &weight(200)).contains("the most is 4000000"));
 }
