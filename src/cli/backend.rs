@@ -53,7 +53,7 @@ enum BackendCommand {
         backend: BackendName,
         /// Weight, 0 to 256, or "default": as configured.
         #[arg(value_name = "N", value_parser = weight)]
-        weight: Given<u16>,
+        weight: OrderedValue<u16>,
         #[command(flatten)]
         how: How,
     },
@@ -63,7 +63,7 @@ enum BackendCommand {
         backend: BackendName,
         /// IP:PORT, unix:/PATH, or "default": as configured.
         #[arg(value_name = "ADDRESS", value_parser = address)]
-        address: Given<String>,
+        address: OrderedValue<String>,
         #[command(flatten)]
         how: How,
     },
@@ -84,25 +84,25 @@ struct How {
 
 /// A value, or the word `default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Given<T> {
+enum OrderedValue<T> {
     /// As configured.
     Default,
     /// This value.
     Value(T),
 }
 
-fn weight(written: &str) -> Result<Given<u16>, String> {
+fn weight(written: &str) -> Result<OrderedValue<u16>, String> {
     match written {
-        "default" => Ok(Given::Default),
+        "default" => Ok(OrderedValue::Default),
         number => {
             let weight = number.parse().ok().filter(|weight| *weight <= 256);
-            weight.map(Given::Value).ok_or_else(|| "not \"default\", nor between 0 and 256".to_owned())
+            weight.map(OrderedValue::Value).ok_or_else(|| "not \"default\", nor between 0 and 256".to_owned())
         }
     }
 }
 
-fn address(written: &str) -> Result<Given<String>, String> {
-    Ok(if written == "default" { Given::Default } else { Given::Value(written.to_owned()) })
+fn address(written: &str) -> Result<OrderedValue<String>, String> {
+    Ok(if written == "default" { OrderedValue::Default } else { OrderedValue::Value(written.to_owned()) })
 }
 
 impl BackendArgs {
@@ -131,10 +131,10 @@ impl BackendArgs {
 }
 
 /// The value as a query has it.
-fn value_of<T: ToString>(key: &'static str, given: &Given<T>) -> Vec<(&'static str, String)> {
+fn value_of<T: ToString>(key: &'static str, given: &OrderedValue<T>) -> Vec<(&'static str, String)> {
     match given {
-        Given::Default => Vec::new(),
-        Given::Value(value) => vec![(key, value.to_string())],
+        OrderedValue::Default => Vec::new(),
+        OrderedValue::Value(value) => vec![(key, value.to_string())],
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::alarms::LogLosses;
 use super::made::Made;
-use super::{LOG_PATIENCE, Server, lock_of, own_files};
-use crate::access_log::{OpenOutput, Schema, set_message_format};
+use super::{EXIT_UNAVAILABLE, LOG_PATIENCE, Server, StartError, lock_of, own_files};
+use crate::access_log::{AccessLog, OpenOutput, Schema, set_message_format};
 use crate::config::{Log, LogFormat, LogOutput};
 use crate::detached::{self, FOR_READING, Unfinished};
 
@@ -25,12 +25,13 @@ pub(super) fn schema(log: &Log) -> Schema {
     Schema { json: log.format == LogFormat::Json, fields: log.fields }
 }
 
-/// Opens the output of the start, before anything is served. `made` gets what goes again if the start fails.
-pub(super) fn open_first(output: &LogOutput, made: &mut Made) -> Result<OpenOutput, String> {
-    let wanted = output.clone();
-    let (output, new) = opened(output, detached::within("log", FOR_READING, move || open_here(&wanted)))?;
+/// Opens the log of the start, before anything is served. `made` gets what goes again if the start fails.
+pub(super) fn open_first(log: &Log, made: &mut Made) -> Result<AccessLog, StartError> {
+    let wanted = log.output.clone();
+    let output = opened(&log.output, detached::within("log", FOR_READING, move || open_here(&wanted)));
+    let (output, new) = output.map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
     made.and(new);
-    Ok(output)
+    AccessLog::open(schema(log), output).map_err(|error| StartError::unavailable("log", error))
 }
 
 /// Opens an output, while the process goes on.

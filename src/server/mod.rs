@@ -313,10 +313,7 @@ impl Server {
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let output = log::open_first(&process.log.output, &mut first.made)
-            .map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
-        let access_log = AccessLog::open(log::schema(&process.log), output)
-            .map_err(|error| StartError::unavailable("log", error))?;
+        let access_log = log::open_first(&process.log, &mut first.made)?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let (pipes, runtime_pipes) = (pipes::limits(count, process.bulk_memory), pipes::runtime_most(count));
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));

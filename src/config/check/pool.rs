@@ -20,7 +20,11 @@ use crate::config::{
 
 /// Most entries of a Maglev table; a prime.
 const MAGLEV_SIZE_MAX: u64 = 5_000_011;
-/// When the names of backends are asked for.
+/// Words of `all_down`.
+const ALL_DOWN: [(&str, AllDown); 2] = [("try", AllDown::Try), ("refuse", AllDown::Refuse)];
+/// Words of `on_marked_down`.
+const ON_MARKED_DOWN: [(&str, OnMarkedDown); 2] = [("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)];
+/// Words of `resolve`.
 const RESOLVE: [(&str, ResolveWhen); 2] = [("ttl", ResolveWhen::Ttl), ("load", ResolveWhen::Load)];
 const MAX_V4: u8 = 32;
 const MAX_V6: u8 = 128;
@@ -47,14 +51,12 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     check_backends(&section, &sections, &backends);
     many::check(&section, balance, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
-    let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);
     let remembered = stick_table::stick_table(&section, balance, &key, cookie.as_ref());
     let has_key = !key.is_empty() || balance.is_none_or(Balance::keyed);
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let [request_headers, response_headers] = headers::headers(&section, http.is_read(), cookie.as_ref());
-    let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let limits = section.child("limits", &keys::POOL_LIMITS);
     let discover = discover::discover(&section);
     let config = Pool {
@@ -79,7 +81,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
-        all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
+        all_down: section.read("all_down", value::word(&ALL_DOWN)).unwrap_or(AllDown::Try),
         resolve: section.read("resolve", value::word(&RESOLVE)).unwrap_or(ResolveWhen::Ttl),
         discover,
         limits: timeouts::of_pool(&limits, http.is_read()),
@@ -91,7 +93,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
         proxy: health::proxy(&section),
         check: health::check(&section, tls.as_ref()),
         eject: health::eject(&section, http.is_read()),
-        on_marked_down: section.read("on_marked_down", on_marked_down).unwrap_or(OnMarkedDown::Keep),
+        on_marked_down: section.read("on_marked_down", value::word(&ON_MARKED_DOWN)).unwrap_or(OnMarkedDown::Keep),
         tls,
         cookie,
         request_headers,

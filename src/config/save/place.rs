@@ -16,7 +16,7 @@ use crate::order::{BackendOrder, NewBackend, OrderKind};
 type Element<'i> = Spanned<DeValue<'i>>;
 
 /// Bytes of the text, and what takes their place.
-type Change = (Range<usize>, String);
+type TextChange = (Range<usize>, String);
 
 /// The text after an order; `None`: it has no place that can be changed.
 pub(super) fn with_order(text: &str, order: &BackendOrder) -> Option<String> {
@@ -37,7 +37,7 @@ pub(super) fn with_order(text: &str, order: &BackendOrder) -> Option<String> {
     Some(with_changes(text, changes))
 }
 
-fn with_changes(text: &str, mut changes: Vec<Change>) -> String {
+fn with_changes(text: &str, mut changes: Vec<TextChange>) -> String {
     changes.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
     let mut after = text.to_owned();
     changes.into_iter().for_each(|(range, new)| after.replace_range(range, &new));
@@ -53,7 +53,7 @@ fn name_of(element: &Element<'_>) -> Option<String> {
 }
 
 /// Other values of a backend.
-fn changed(text: &str, backend: &Element<'_>, kind: &OrderKind) -> Option<Vec<Change>> {
+fn changed(text: &str, backend: &Element<'_>, kind: &OrderKind) -> Option<Vec<TextChange>> {
     let Some(table) = backend.get_ref().as_table() else {
         // An address alone becomes a table, with the name that it has stood for.
         let address = backend.get_ref().as_str()?;
@@ -88,7 +88,7 @@ fn added(
     list: &[Element<'_>],
     empty: Option<&Element<'_>>,
     (name, new): (&str, &NewBackend),
-) -> Option<Change> {
+) -> Option<TextChange> {
     let keys = keys_of(name, new);
     let table = || {
         let lines = keys.iter().map(|(key, value)| format!("\n{key} = {value}"));
@@ -116,7 +116,7 @@ fn added(
 }
 
 /// Without a backend, also in ranges that are pinned to several.
-fn removed(text: &str, pool: &DeTable<'_>, list: &[Element<'_>], index: usize, name: &str) -> Vec<Change> {
+fn removed(text: &str, pool: &DeTable<'_>, list: &[Element<'_>], index: usize, name: &str) -> Vec<TextChange> {
     let mut changes = vec![without(text, list, index)];
     let pins = pool.get("range").map_or(&[][..], elements).iter();
     let pins = pins
@@ -132,7 +132,7 @@ fn removed(text: &str, pool: &DeTable<'_>, list: &[Element<'_>], index: usize, n
 }
 
 /// Without one element of a list.
-fn without(text: &str, list: &[Element<'_>], index: usize) -> Change {
+fn without(text: &str, list: &[Element<'_>], index: usize) -> TextChange {
     let element = &list[index];
     let (start, end) = (element.span().start, end_of(element));
     let is_header = element.get_ref().as_table().is_some() && !is_inline(text, element);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{Address, Backend, Config, FileProblem, HostPort, Resolve};
-use crate::discovery::dns::{HostNames, HostReading, Resolver, look_at_names};
+use crate::discovery::dns::{AskedNames, HostReading, Resolver, look_at_names};
 use crate::discovery::resolve;
 use crate::server::discovery::{Before, own_addresses, reaches};
 
@@ -21,7 +21,7 @@ const WHERE: &str = "a name in /etc/hosts, or of a server in /etc/resolv.conf or
 
 /// Backends of which the name has to be asked for before their configuration is in force.
 pub(in crate::server) struct NamesToAsk {
-    names: HostNames,
+    names: AskedNames,
     backends: Vec<BackendToAsk>,
     /// How long each name may take.
     hosts: BTreeMap<String, Duration>,
@@ -101,7 +101,7 @@ impl NamesToAsk {
             }
             *pool = pool.with_written(written);
         }
-        let names = HostNames::new(Resolver::new(config.process.resolvers.clone()));
+        let names = AskedNames::new(Resolver::new(config.process.resolvers.clone()));
         Self { names, backends, hosts }
     }
 

@@ -22,7 +22,7 @@ const KEYS: &str = "cookie.keys";
 const SECRET: &str = "store.secret";
 
 /// One balancer of a pair.
-struct Member {
+struct FleetMember {
     /// True if the pair shares its stick tables.
     shares: bool,
     balancer: Balancer,
@@ -31,7 +31,7 @@ struct Member {
 /// Balancers, backends and shared sessions, all running.
 pub(super) struct Fleet {
     /// Declared before the backends, so that they are dropped first.
-    members: Vec<Member>,
+    members: Vec<FleetMember>,
     backends: Vec<DemoBackend>,
     shared: SharedSessions,
     application: Application,
@@ -55,7 +55,7 @@ impl Fleet {
         let pairs = if fleet.shared.server().is_some() { &[false, true][..] } else { &[false] };
         for shares in pairs.iter().flat_map(|shares| [*shares; 2]) {
             let balancer = Balancer::start(|folder| fleet.text(folder, shares)).await?;
-            fleet.members.push(Member { shares, balancer });
+            fleet.members.push(FleetMember { shares, balancer });
         }
         fleet.see("find its backends good", |status| FIRST.iter().all(|name| stage::up(status, name))).await?;
         Ok(fleet)
@@ -81,7 +81,7 @@ impl Fleet {
     /// Adds a backend to all balancers.
     pub(super) async fn add(&mut self, name: &'static str) -> Result<(), CommandError> {
         self.backends.push(start(name, &self.application)?);
-        for Member { shares, balancer } in &self.members {
+        for FleetMember { shares, balancer } in &self.members {
             balancer.reload(|folder| self.text(folder, *shares))?;
         }
         self.see("find the new backend good", |status| stage::up(status, name)).await

@@ -72,7 +72,7 @@ fn an_ordered_address_stands_while_the_name_has_other_addresses_and_ends_with_an
     let host = |name| Some(HostPort { host: ServerName::parse(name).unwrap(), port: 1 });
     let named = |name, port| Backend { host: host(name), ..backend("a", port) };
     let order = OrderKind::Address { address: Some("10.0.0.1:8".into()) };
-    let ordered = after(&Pool::of_test(vec![named("one.test", 1)]), "a", order);
+    let ordered = after(&Pool::of_test(vec![named("one.test", 1)]), "a", &order);
     let resolved = ordered.with_written(vec![named("one.test", 3)]);
     assert_eq!((shown(&resolved), &resolved.plain()[0]), ("a 10.0.0.1:8 1".to_owned(), &named("one.test", 3)));
     let renamed = Pool::of_test(vec![named("other.test", 4)]).with_orders(&resolved.orders);
