@@ -15,7 +15,7 @@ use crate::admission::{Admission, ListenerState};
 use crate::answers::{Answers, Texts};
 use crate::config::{self, Config, Fallback, KeyPart, RequestLimits};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, Outbox, Pool};
+use crate::pool::{Backend, OrderBook, Outbox, Pool};
 use crate::route::{RouteFacts, RouteTable};
 use crate::split::{ChosenBy, ListenerSplits, Split, SplitChoice};
 use crate::sticky::table::Secret;
@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub secret: Secret,
     /// Entries of stick tables that other instances have to hear of; the same for the life of the process.
     pub outbox: Outbox,
+    /// Orders about backends that all instances of the fleet follow; the same for the life of the process.
+    pub orders: OrderBook,
     /// Pools that share a stick table, table by table.
     stick_tables: Vec<Vec<Arc<Pool>>>,
     _alive: Alive,
@@ -164,6 +166,7 @@ impl Snapshot {
         let config = Arc::new(config);
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
         let outbox = previous.map(|snapshot| snapshot.outbox.clone()).unwrap_or_default();
+        let orders = previous.map(|snapshot| snapshot.orders.clone()).unwrap_or_default();
         let shared = SharedParts { rings: &rings, secret: &secret, outbox: &outbox, blocks };
         let pools = pools::build(&config, &shared, previous);
         let indexes: PoolIndexes =
@@ -192,6 +195,7 @@ impl Snapshot {
             texts,
             secret,
             outbox,
+            orders,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
     }

@@ -49,7 +49,7 @@ impl StatusArgs {
             match (&status.fleet, self.json) {
                 (fleet, true) => print_json(out, fleet)?,
                 (Some(fleet), false) => out.write_all(fleet::show(fleet).as_bytes())?,
-                (None, false) => writeln!(out, "entries of stick tables are not shared: see share in [store]")?,
+                (None, false) => writeln!(out, "nothing is shared with other instances: see share in [store]")?,
             }
         } else if self.json {
             print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
@@ -230,7 +230,8 @@ fn state(backend: &status::BackendStatus) -> String {
     let mut words = backend.state.clone();
     if let Some(runtime) = &backend.runtime {
         let since = backend.drain_s.map(|seconds| format!(", {}", duration(seconds * 1_000_000))).unwrap_or_default();
-        words += &format!(" {runtime} (runtime{since})");
+        let by = backend.drained_by.as_ref().map(|instance| format!(", by {instance}")).unwrap_or_default();
+        words += &format!(" {runtime} (runtime{since}{by})");
     }
     words
 }
@@ -352,6 +353,7 @@ mod tests {
             state: "damped".into(),
             runtime: Some("drained".into()),
             drain_s: Some(11_520),
+            drained_by: Some("lb-2/0a1b2c".into()),
             ..BackendStatus::default()
         };
         let mut status = metrics::Status {
@@ -382,7 +384,7 @@ mod tests {
         for part in [
             "connections 0 of 0, at the limit, reloads",
             "2 at the limit",
-            "damped drained (runtime, 3 h 12 min)",
+            "damped drained (runtime, 3 h 12 min, by lb-2/0a1b2c)",
             "7 full",
             "access log: 256 lines dropped, 3 lost: No space left on device\n",
             "messages about the process: 5 lost at standard error\n",

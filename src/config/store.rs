@@ -38,11 +38,13 @@ pub struct Share {
     pub cookies: bool,
     /// Entries of stick tables that placement alone would not find.
     pub displaced: bool,
+    /// Orders that operators give about backends.
+    pub orders: bool,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { cookies: true, displaced: false }
+        Self { cookies: true, displaced: false, orders: false }
     }
 }
 

@@ -109,9 +109,9 @@ kinds! {
     StoreDown = "store_down";
     /// The shared store works again.
     StoreUp = "store_up";
-    /// Entries of stick tables are not shared with other instances.
+    /// Entries of stick tables, or orders, are not shared with other instances.
     FleetDown = "fleet_down";
-    /// Entries of stick tables are shared with other instances.
+    /// Entries of stick tables, or orders, are shared with other instances.
     FleetUp = "fleet_up";
     /// A certificate is not good yet, has expired, or expires soon.
     Certificate = "certificate";

@@ -1,15 +1,15 @@
-//! Series of the fleet: what instances tell each other of their stick tables.
+//! Series of the fleet: what instances tell each other of their stick tables, and the orders that all follow.
 //!
 //! Counts nothing itself. Invariant: without a fleet there is no sample of these families.
 
 use super::page::{Page, labels};
-use super::status::Status;
+use super::status::{FleetOrderStatus, FleetStatus, Status};
 
 pub(super) fn write(page: &mut Page, status: &Status) {
     let fleet = || status.fleet.iter();
     page.gauge(
         "sessile_fleet_up",
-        "1 while entries of stick tables are shared with other instances, 0 while the store is away.",
+        "1 while entries of stick tables or orders are shared with other instances, 0 while the store is away.",
         fleet().map(|fleet| ([], (fleet.state == "working").into())),
     );
     page.gauge(
@@ -60,4 +60,31 @@ pub(super) fn write(page: &mut Page, status: &Status) {
         "Entries that found no room among those that wait to be told; the next recap has them.",
         fleet().map(|fleet| ([], fleet.overflow)),
     );
+    page.gauge(
+        "sessile_fleet_standing_orders",
+        "Orders about backends that all instances follow, by their state here; untold ones are in another state, too.",
+        fleet().flat_map(|fleet| ORDERS.map(|(state, is)| (labels([("state", state)]), count(fleet, is)))),
+    );
+    page.counter(
+        "sessile_fleet_orders_total",
+        "Orders about backends that were told to other instances, or taken from them, or are of another version.",
+        fleet().flat_map(|fleet| {
+            let (told, taken) = (("told", fleet.orders_told), ("taken", fleet.orders_taken));
+            [told, taken, ("unknown", fleet.orders_unknown)].map(|(kind, count)| (labels([("kind", kind)]), count))
+        }),
+    );
+}
+
+/// The states of orders.
+type IsOrder = fn(&FleetOrderStatus) -> bool;
+const ORDERS: [(&str, IsOrder); 5] = [
+    ("applied", |order| order.here == "applied"),
+    ("due", |order| order.here == "due"),
+    ("not_here", |order| order.here == "not_here"),
+    ("refused", |order| order.here == "refused"),
+    ("untold", |order| !order.told),
+];
+
+fn count(fleet: &FleetStatus, is: IsOrder) -> u64 {
+    fleet.orders.iter().filter(|order| is(order)).count() as u64
 }

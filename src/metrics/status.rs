@@ -12,7 +12,7 @@ use crate::counters::{ConversationCounters, Counter, HistogramSum, ListenerCount
 use crate::http::Refused;
 use crate::outcome::Ended;
 
-pub use super::fleet_status::{FleetMember, FleetStatus};
+pub use super::fleet_status::{FleetMember, FleetOrderStatus, FleetStatus};
 pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::store_status::{StoreNodeStatus, StoreStatus};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
@@ -383,6 +383,9 @@ pub struct BackendStatus {
     /// Seconds since the command that drained the backend; `None`: it is not draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_s: Option<u64>,
+    /// The instance of the fleet that has ordered the drain; `None`: this one, or it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained_by: Option<String>,
     /// Seconds since the state last changed; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_s: Option<u64>,

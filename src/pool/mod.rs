@@ -20,6 +20,7 @@ mod lease;
 mod line;
 mod load;
 mod nearest;
+mod order_book;
 pub mod pick;
 mod placement_key;
 pub mod queue;
@@ -47,6 +48,9 @@ pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
 pub use self::known::KnownClient;
 pub use self::lease::Lease;
+pub use self::order_book::{
+    BookedOrder, DueOrder, OrderBook, OrderKey, OrderMatter, OrderOutcome, OrderStamp, TakenOrder, ToldOrder,
+};
 pub use self::pick::Pick;
 pub use self::queue::{AwaitedPlace, QueueVisit};
 pub use self::resume::CheckResults;

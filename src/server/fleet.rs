@@ -1,4 +1,4 @@
-//! The fleet as status shows it: its instances, and in what they differ.
+//! The fleet as status shows it: its instances, in what they differ, and the orders that all follow.
 //!
 //! Decides nothing. Invariant: an instance that places every client as this one does differs in nothing, whatever its
 //! generation and its files.
@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::fleet_orders;
 use crate::clock;
 use crate::metrics::status::{FleetMember, FleetStatus};
 use crate::snapshot::Snapshot;
 use crate::store::fleet::{Fleet, FleetInstance, FleetView, shown_instance};
 
-/// The fleet; `None`: the instances do not tell each other of their stick tables.
+/// The fleet; `None`: the instances do not tell each other anything.
 pub(super) fn status(fleet: &Fleet, snapshot: &Snapshot) -> Option<FleetStatus> {
     let now_ms = clock::now_ms();
     let FleetView { state, complaint, instance: own, instances } = fleet.view(now_ms);
@@ -42,6 +43,10 @@ pub(super) fn status(fleet: &Fleet, snapshot: &Snapshot) -> Option<FleetStatus> 
         refused: counters.refused.load(Relaxed),
         lost: counters.lost.load(Relaxed),
         overflow: snapshot.outbox.lost(),
+        orders: fleet_orders::status(snapshot, fleet),
+        orders_told: counters.orders_told.load(Relaxed),
+        orders_taken: counters.orders_taken.load(Relaxed),
+        orders_unknown: counters.orders_unknown.load(Relaxed),
     })
 }
 

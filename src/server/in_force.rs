@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
 use super::made::Made;
-use super::{ConfigSource, Server, cookie_key_file, descriptors, lock_of, table_file};
+use super::{ConfigSource, Server, cookie_key_file, descriptors, fleet_orders, lock_of, table_file};
 use crate::access_log::OpenOutput;
 use crate::admission::Admission;
 use crate::clock;
@@ -92,6 +92,10 @@ impl Server {
         // The store comes before the snapshot, and so before any client under its rules: the first one may bring a
         // cookie that only the store has.
         self.store.adopt(access.map(Arc::new)).await;
+        if previous.is_none() {
+            // What drains at the other instances drains here before the first client.
+            self.apply_fleet_drains().await;
+        }
         self.swap(previous, &snapshot, plan, listen_sockets).await;
         let mut reloads = lock_of(&self.reloads);
         reloads.accepted += u64::from(previous.is_some());
@@ -119,6 +123,7 @@ impl Server {
         // Checks and addresses follow what workers use now.
         lock_of(&self.probes).adopt(&snapshot.pools, &snapshot.tls);
         self.note_addresses(listen_sockets, snapshot);
+        snapshot.orders.follow(|order| fleet_orders::is_here(order, snapshot));
         // Entries that old pools wrote until the last worker had adopted the snapshot are taken over last.
         for pool in previous.iter().flat_map(|previous| previous.pools.iter()) {
             if let Some(successor) = snapshot.pool(pool.name()) {

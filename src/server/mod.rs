@@ -15,6 +15,7 @@ mod explain;
 mod file_watch;
 mod files;
 mod fleet;
+mod fleet_orders;
 mod housekeeping;
 mod in_force;
 mod listen_sockets;
@@ -267,6 +268,7 @@ fn signals() -> Result<Signals, StartError> {
 async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
     let Begun { server, first, mut sockets, signals, stopping, .. } = begun;
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
+    server.apply_fleet_orders().await;
     stopping.serving();
     server.announce(sockets.http_address());
     if let Some(predecessor) = predecessor.filter(|predecessor| !predecessor.has_ended()) {
@@ -365,6 +367,7 @@ impl Server {
         let housekeeping = [
             tokio::spawn(Arc::clone(self).keep_house()),
             tokio::spawn(Arc::clone(self).discover()),
+            tokio::spawn(Arc::clone(self).follow_fleet_orders()),
             tokio::spawn(Arc::clone(self).watch_file(changed)),
             tokio::spawn(Arc::clone(self).watch_predecessors()),
             tokio::spawn(Arc::clone(self).report()),

@@ -38,9 +38,15 @@ impl Server {
             Some(state) => self.set_state(order, state, by, given_ms)?,
             None => self.change_set(order, by, given_ms, max_move).await?,
         };
+        if *by != OrderOrigin::Command {
+            // The state file is written once for all that have come from there.
+            return Ok(said);
+        }
+        self.note_order(order, given_ms);
         // The reply comes when the next process would know.
         let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
-        Ok(format!("{}/{}: {said}{}", order.pool, order.backend, lost.unwrap_or_default()))
+        let BackendOrder { pool, backend, .. } = order;
+        Ok(format!("{pool}/{backend}: {said}{}{}", self.telling(order), lost.unwrap_or_default()))
     }
 
     /// The orders that stand for the backends of all pools, without drains.

@@ -10,6 +10,7 @@
 //! A backend is known by its pool and its name. Commands follow the name, as they do at a reload; failed connects and
 //! checks follow name and address.
 
+mod fleet_orders;
 mod found;
 mod named;
 mod orders;
@@ -17,6 +18,7 @@ mod reading;
 
 use serde::{Deserialize, Serialize};
 
+use self::fleet_orders::RuntimeFleetOrder;
 use self::found::RuntimeFound;
 use self::named::RuntimeName;
 use self::orders::RuntimeOrder;
@@ -40,6 +42,9 @@ pub(super) struct RuntimeState {
     written_unix_ms: i64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pools: Vec<RuntimePool>,
+    /// Orders about backends that all instances of the fleet follow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fleet_orders: Vec<RuntimeFleetOrder>,
     /// Random keys of session tickets; never in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     tickets: Option<RuntimeTickets>,
@@ -176,6 +181,7 @@ impl RuntimeState {
             version: VERSION,
             written_unix_ms: clocks.unix_ms,
             pools: pools.filter(|pool| !pool.is_empty()).collect(),
+            fleet_orders: snapshot.orders.all().iter().map(|order| RuntimeFleetOrder::of(order, clocks)).collect(),
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
             store: None,
             events: None,
@@ -205,6 +211,7 @@ impl RuntimeState {
                 }
             }
         }
+        snapshot.orders.resume(self.fleet_orders.iter().map(|order| order.booked(clocks)));
         if checked > 0 {
             lines.push(format!("the results of checks of {checked} backends are taken over"));
         }
@@ -264,7 +271,7 @@ impl RuntimeState {
 
     /// True if every backend is as the configuration has it.
     pub(super) fn is_empty(&self) -> bool {
-        self.pools.is_empty() && self.tickets.is_none()
+        self.pools.is_empty() && self.fleet_orders.is_empty() && self.tickets.is_none()
     }
 
     /// The document as text.

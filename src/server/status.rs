@@ -190,6 +190,7 @@ impl Server {
             absent: config.is_found() && backend.has_left_source(),
             orders: pool.config().orders.of(&config.name).map(orders_shown).unwrap_or_default(),
             drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
+            drained_by: self.drained_by(backend),
             since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
             max_connections: config.max_connections,

@@ -66,22 +66,24 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
     })
 }
 
-/// Reads what is shared. Entries of stick tables are known by a hash that all instances have to make alike, and that no
-/// stranger may make.
+/// Reads what is shared. Entries of stick tables are known by a hash that all instances have to make alike, and neither
+/// they nor orders may come from a stranger.
 fn share(section: &Section<'_>) -> Share {
     if !section.has("share") {
         return Share::default();
     }
-    let words = section.values("share", value::word(&[("cookies", "cookies"), ("displaced", "displaced")]));
+    let known = [("cookies", "cookies"), ("displaced", "displaced"), ("orders", "orders")];
+    let words = section.values("share", value::word(&known));
     if section.count("share") == 0 {
         section.error("share", Bad::new("share is empty: store = \"off\" shares nothing"));
     }
-    let share = Share { cookies: words.contains(&"cookies"), displaced: words.contains(&"displaced") };
-    if share.displaced && !section.has("secret_file") {
+    let [cookies, displaced, orders] = known.map(|(_, word)| words.contains(&word));
+    let signed = [("displaced", displaced), ("orders", orders)].into_iter().find(|(_, is_shared)| *is_shared);
+    if let Some((word, _)) = signed.filter(|_| !section.has("secret_file")) {
         let hint = "\"openssl rand -hex 32\" writes one; it is the same on all instances";
-        section.error("share", Bad::new("share with \"displaced\" needs secret_file").hint(hint));
+        section.error("share", Bad::new(format!("share with {word:?} needs secret_file")).hint(hint));
     }
-    share
+    Share { cookies, displaced, orders }
 }
 
 /// Warns of what is shared although no pool has it.
@@ -91,9 +93,9 @@ pub(super) fn check_use<'p>(
     mut pools: impl Iterator<Item = &'p Pool> + Clone,
 ) {
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
-    let Some(Share { cookies, displaced }) = store.map(|store| store.share) else { return };
+    let Some(Share { cookies, displaced, orders }) = store.map(|store| store.share) else { return };
     let (learn, remember) = (pools.clone().any(learns), pools.any(|pool| pool.stick_table.is_some()));
-    if cookies && !learn && !(displaced && remember) {
+    if cookies && !learn && !(displaced && remember) && !orders {
         top.warn("store", Bad::new("[store] has no effect: no pool has [pool.cookie] with mode = \"learn\""));
     }
     if displaced && !remember {

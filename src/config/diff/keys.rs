@@ -18,6 +18,9 @@ pub(super) enum Effect {
     AtOnce,
     /// With the next start of the process.
     NextStart,
+    /// With the reload, but for entries of stick tables: whether they are shared, and under which secret, stays until
+    /// the next start.
+    AtOnceInPart,
     /// Never: both files mean the same.
     None,
 }
@@ -58,6 +61,9 @@ impl KeyChange {
     pub(super) fn at_next_start(&self) -> Option<String> {
         match self.effect {
             Effect::NextStart => Some(format!("{}: changed in the file; takes effect at the next start", self.key)),
+            Effect::AtOnceInPart => {
+                Some(format!("{}: changed in the file; \"displaced\" takes effect at the next start", self.key))
+            }
             Effect::AtOnce | Effect::None => None,
         }
     }
@@ -73,6 +79,7 @@ impl fmt::Display for KeyChange {
             Effect::AtOnce if key.is_empty() => Ok(()),
             Effect::AtOnce => f.write_str(", takes effect at once"),
             Effect::NextStart => f.write_str(", takes effect at the next start"),
+            Effect::AtOnceInPart => f.write_str(", takes effect at once, but \"displaced\" at the next start"),
             Effect::None => f.write_str(", without effect"),
         }
     }
@@ -85,6 +92,8 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<KeyChange> {
     for change in &mut changed {
         if is_same(change, old, new, &pools) {
             change.effect = Effect::None;
+        } else if is_in_part(change, old, new) {
+            change.effect = Effect::AtOnceInPart;
         }
     }
     changed
@@ -117,6 +126,17 @@ fn is_same(change: &KeyChange, old: &Config, new: &Config, pools: &(PoolsByName<
         "store" => old.store == new.store,
         _ => old.process == new.process,
     }
+}
+
+/// True if the key begins to share entries of stick tables, or changes the secret under which their keys are hashed:
+/// they stay as they are until the next start.
+fn is_in_part(change: &KeyChange, old: &Config, new: &Config) -> bool {
+    let secret = |config: &Config| {
+        let store = config.store.clone().filter(|store| store.share.displaced);
+        store.map(|store| store.secret_file)
+    };
+    let is_of_it = matches!(&*change.key, "store" | "store.share" | "store.secret_file");
+    is_of_it && secret(new).is_some() && secret(old) != secret(new)
 }
 
 /// Place of a table in a file.

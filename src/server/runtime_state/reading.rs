@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::fleet_orders::RuntimeFleetOrder;
 use super::found::RuntimeFound;
 use super::named::RuntimeName;
 use super::orders::RuntimeOrder;
@@ -37,6 +38,7 @@ impl RuntimeState {
             version: VERSION,
             written_unix_ms: take(&mut fields, "written_unix_ms", "the time of the document", &mut unread),
             pools: read_pools(&mut fields, &mut unread),
+            fleet_orders: read_fleet_orders(&mut fields, &mut unread),
             tickets: take(&mut fields, "tickets", "the keys of session tickets", &mut unread),
             store: take(&mut fields, "store", "the state of the shared store", &mut unread),
             events: take(&mut fields, "events", "the events", &mut unread),
@@ -110,6 +112,12 @@ fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<
         RuntimePool { name, backends, found, named, orders }
     });
     pools.collect()
+}
+
+fn read_fleet_orders(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<RuntimeFleetOrder> {
+    let orders = take_objects(fields, "fleet_orders", "the orders of the fleet", unread).into_iter();
+    let orders = orders.map(|fields| serde_json::from_value(Value::Object(fields)));
+    orders.filter_map(|order| order.map_err(|_| unread.push("an order of the fleet".to_owned())).ok()).collect()
 }
 
 fn read_found(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeFound> {

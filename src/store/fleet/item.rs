@@ -20,27 +20,37 @@
 //! | 2 news | stick table's name · `hash_seed` 8 · number of digests 1 · each 8 · number of backends 2 · names · entries |
 //! | 3 recap | the same; see [`Precedence`](crate::sticky::table::Precedence) |
 //! | 4 ask | nothing |
+//! | 5 orders | orders about backends, the same item in the stream and in the hash of all that stand |
 //!
 //! An entry: hash of the key 8 · number of its backend above 2 · kind 1 (0 displaced, 1 overflowed, 2 and up: placed under
 //! the digest of that number, from 0) · minutes since the key was seen 3.
+//!
+//! An order: its time on the store's clock 8 · number of the instance where it was given 8 · name of its host · the
+//! order as JSON, with its length as a name. One that another version gives, and this one does not know, is counted
+//! alone.
 
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
-use crate::pool::Told;
+use crate::config::is_name;
+use crate::order::BackendOrder;
+use crate::pool::{OrderStamp, Told, ToldOrder};
 use crate::sticky::table::{KeyHash, SharedEntry, SharedKind};
 
 /// Longest item that is read.
 pub(super) const ITEM_MAX: usize = 64 * 1024;
 /// Most entries that are written as one item.
 pub(super) const ENTRIES_MAX: usize = 256;
+/// Most orders that are written as one item: with the longest names they are shorter than [`ITEM_MAX`].
+pub(super) const ORDERS_MAX: usize = 32;
 
 const VERSION: u8 = 1;
 const HELLO: u8 = 1;
 const NEWS: u8 = 2;
 const RECAP: u8 = 3;
 const ASK: u8 = 4;
+const ORDERS: u8 = 5;
 const SEAL: usize = 16;
 const ENTRY: usize = 14;
 const AGE_MAX: u32 = 0xff_ffff;
@@ -56,6 +66,8 @@ pub(super) enum Item {
     Entries { is_news: bool, entries: Vec<Told> },
     /// The instance could not read all that was told: the others are to recap every entry.
     Ask,
+    /// Orders about backends; `unknown`: how many more there are, of other versions.
+    Orders { orders: Vec<ToldOrder>, unknown: u64 },
 }
 
 /// An instance as it tells of itself.
@@ -85,6 +97,7 @@ impl Item {
             Self::Hello(hello) => (HELLO, hello.written()),
             Self::Entries { is_news, entries } => (if *is_news { NEWS } else { RECAP }, written(entries)),
             Self::Ask => (ASK, Vec::new()),
+            Self::Orders { orders, .. } => (ORDERS, written_orders(orders)),
         };
         let mut bytes = vec![VERSION, kind];
         bytes.extend_from_slice(&instance.to_le_bytes());
@@ -158,6 +171,19 @@ fn written(entries: &[Told]) -> Vec<u8> {
     bytes
 }
 
+/// The body of an item with orders.
+fn written_orders(orders: &[ToldOrder]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for ToldOrder { order, stamp, host } in orders {
+        bytes.extend_from_slice(&stamp.at_ms.to_le_bytes());
+        bytes.extend_from_slice(&stamp.instance.to_le_bytes());
+        put_name(&mut bytes, host);
+        // Strings and numbers: there is nothing that JSON cannot hold.
+        put_name(&mut bytes, &serde_json::to_string(order).unwrap_or_default());
+    }
+    bytes
+}
+
 /// Place of a value in a list, where it is added if it is missing.
 fn place_of<T: PartialEq>(list: &mut Vec<T>, value: T) -> usize {
     list.iter().position(|known| *known == value).unwrap_or_else(|| {
@@ -187,6 +213,7 @@ impl<'b> ItemBytes<'b> {
             HELLO => Item::Hello(self.hello()?),
             NEWS | RECAP => Item::Entries { is_news: kind == NEWS, entries: self.entries()? },
             ASK => Item::Ask,
+            ORDERS => self.orders()?,
             _ => return None,
         };
         self.0.is_empty().then_some((instance, item))
@@ -219,6 +246,21 @@ impl<'b> ItemBytes<'b> {
         Some(entries)
     }
 
+    fn orders(&mut self) -> Option<Item> {
+        let (mut orders, mut unknown) = (Vec::new(), 0);
+        while !self.0.is_empty() {
+            let stamp = OrderStamp { at_ms: self.number(8)?, instance: self.number(8)? };
+            let (host, text) = (self.name()?.into(), self.name()?);
+            match serde_json::from_str::<BackendOrder>(text) {
+                Ok(order) if is_name(&order.pool) && is_name(&order.backend) => {
+                    orders.push(ToldOrder { order, stamp, host });
+                }
+                _ => unknown += 1,
+            }
+        }
+        Some(Item::Orders { orders, unknown })
+    }
+
     fn take(&mut self, count: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -241,6 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::order::{NewBackend, OrderKind};
 
     fn key(secret: u8) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &[secret; 32])
@@ -266,9 +309,47 @@ mod tests {
         Item::Hello(InstanceHello { generation: 4, digest: 5, name: "host".into(), tables })
     }
 
+    fn ordered(kind: OrderKind, name: &str) -> ToldOrder {
+        let order = BackendOrder { pool: name.into(), backend: name.into(), kind };
+        ToldOrder { order, stamp: OrderStamp { at_ms: 5, instance: 6 }, host: name.into() }
+    }
+
+    fn orders() -> Item {
+        let kinds = [OrderKind::Drain, OrderKind::Weight { weight: None }, OrderKind::Remove { now: true }];
+        Item::Orders { orders: kinds.map(|kind| ordered(kind, "a")).into(), unknown: 0 }
+    }
+
+    #[test]
+    fn an_order_of_another_version_is_counted_and_the_others_are_read() {
+        let bytes = orders().sealed(1, "s", &key(1));
+        let of_later = |text: &[u8]| {
+            let at = bytes.windows(5).position(|some| some == b"drain").unwrap();
+            let said = [&bytes[..at], text, &bytes[at + 5..bytes.len() - SEAL]].concat();
+            [&said, &seal("s", &said, &key(1)).as_ref()[..SEAL]].concat()
+        };
+        let opened = Item::opened(&of_later(b"paint"), "s", &key(1));
+        let Ok((1, Item::Orders { orders, unknown: 1 })) = opened else { panic!("{opened:?}") };
+        assert_eq!(orders.len(), 2);
+        assert_eq!(Item::opened(&of_later(b"drain"), "s", &key(1)), Ok((1, self::orders())));
+    }
+
+    #[test]
+    fn as_many_orders_as_are_written_at_once_fit_into_an_item() {
+        let name = "n".repeat(64);
+        let added = NewBackend {
+            location: vec![&*name; 8].join("/").into(),
+            max_connections: Some(u32::MAX),
+            ..NewBackend::at(format!("unix:/{}", "p".repeat(107)))
+        };
+        let orders = vec![ordered(OrderKind::Add(added), &name); ORDERS_MAX];
+        let item = Item::Orders { orders, unknown: 0 };
+        let bytes = item.sealed(1, "s", &key(1));
+        assert_eq!(Item::opened(&bytes, "s", &key(1)), Ok((1, item)));
+    }
+
     #[test]
     fn an_item_is_read_as_it_was_written_and_under_its_secret_and_in_its_stream_alone() {
-        for item in [entries(), hello(), Item::Ask] {
+        for item in [entries(), hello(), Item::Ask, orders()] {
             let bytes = item.sealed(99, "s:fleet", &key(1));
             assert_eq!(Item::opened(&bytes, "s:fleet", &key(1)), Ok((99, item)));
             assert_eq!(Item::opened(&bytes, "s:fleet", &key(2)), Err(ItemRefused::Foreign));
@@ -301,7 +382,7 @@ mod tests {
         }
 
         #[test]
-        fn sealed_nonsense_is_refused_and_holds_nothing_up(body: Vec<u8>, kind in 0_u8..6) {
+        fn sealed_nonsense_is_refused_and_holds_nothing_up(body: Vec<u8>, kind in 0_u8..7) {
             let mut bytes = vec![VERSION, kind];
             bytes.extend_from_slice(&[0; 8]);
             bytes.extend_from_slice(&body);

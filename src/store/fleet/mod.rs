@@ -1,4 +1,5 @@
-//! The fleet: instances tell each other entries of stick tables that placement alone would not find.
+//! The fleet: instances tell each other entries of stick tables that placement alone would not find, and the orders
+//! that operators give about backends.
 //!
 //! One stream in the store holds everything, as items that are signed. An instance appends what its clients did, and reads
 //! what all have appended, in the same order: the last word about a key counts at all of them, whatever their clocks say.
@@ -11,10 +12,15 @@
 //! | `session` | one time with the store: read all, tell all, then news both ways |
 //! | `receive` | what becomes of items that are read |
 //! | `item` | items as bytes |
-//! | `stream` | the commands of Redis |
+//! | `stream` | the commands of Redis on the stream |
+//! | `kept` | those on the hash of orders that stand |
 //! | `seen` | the instances that are there, and origins of entries |
 //!
 //! # What is told
+//!
+//! *Orders*, with `share = ["orders"]`: each as it is given, into the stream and into a hash, which an instance that
+//! starts late reads whole. The last one about each matter of a backend counts, by the store's clock
+//! (`pool::OrderBook`).
 //!
 //! *News*: an entry that has moved, or is new and not where placement finds it; written within milliseconds, up to 256 in
 //! an item. *Recaps*: all entries that placement does not find, when the session begins, when a placement changes, and when
@@ -22,12 +28,14 @@
 //! pool's `remember`, so that they last while their clients come. While instances differ in the placement of a pool, what
 //! placement finds is told, too: it may not find it at another one.
 //!
-//! Invariants: without `share = ["displaced"]` nothing is told and no thread runs; a store that is away, frozen, full or
-//! empty costs no connection anything, and whatever was not told is told when it is back; memory is bounded.
+//! Invariants: without "displaced" and "orders" in `share` nothing is told and no thread runs; a store that is away,
+//! frozen, full or empty costs no connection anything, and whatever was not told is told when it is back; memory is
+//! bounded.
 
 #[cfg(test)]
 mod cost;
 mod item;
+mod kept;
 mod receive;
 mod seen;
 mod session;
@@ -48,7 +56,7 @@ pub use self::seen::FleetInstance;
 use self::seen::SeenInstances;
 use self::task::FleetTask;
 use super::access::Access;
-use crate::pool::Received;
+use crate::pool::{OrderBook, Received};
 use crate::snapshot::{Current, Snapshot};
 use crate::sticky::table::KeyHash;
 
@@ -61,6 +69,7 @@ const FORETELL: Duration = Duration::from_millis(250);
 /// The fleet as the server uses it; one for the process, whatever the configuration.
 pub struct Fleet {
     shared: Arc<FleetShared>,
+    book: OrderBook,
     orders: mpsc::UnboundedSender<FleetOrder>,
     /// The task that is not started yet; `None` once its thread runs.
     task: Mutex<Option<FleetTask>>,
@@ -73,6 +82,8 @@ enum FleetOrder {
     /// Placements that will be in force in a moment; the answer comes when other instances had time to tell what they
     /// know.
     Foretell(Vec<(Arc<str>, u64)>, oneshot::Sender<()>),
+    /// The book has orders that wait to be told.
+    Tell,
 }
 
 /// Whether entries are shared.
@@ -133,6 +144,12 @@ pub struct FleetCounters {
     pub refused: AtomicU64,
     /// Times that the store was away.
     pub lost: AtomicU64,
+    /// Orders about backends that were told.
+    pub orders_told: AtomicU64,
+    /// Orders of other instances that were new here.
+    pub orders_taken: AtomicU64,
+    /// Orders of another version, which this one does not know.
+    pub orders_unknown: AtomicU64,
 }
 
 /// State that the task and the server share.
@@ -164,14 +181,19 @@ impl Fleet {
             counters: FleetCounters::default(),
         });
         let (orders, received) = mpsc::unbounded_channel();
+        let book = current.load().orders.clone();
         let task = FleetTask::new(Arc::clone(&shared), current, received);
-        Self { shared, orders, task: Mutex::new(Some(task)) }
+        Self { shared, book, orders, task: Mutex::new(Some(task)) }
     }
 
     /// Shares by this store from now on, or not at all. Waits a moment for the first read, so that clients find the entries
     /// that other instances have told; a store that cannot be reached is no error.
     pub async fn adopt(&self, access: Option<Arc<Access>>) {
-        let access = access.filter(|access| access.config.share.displaced);
+        let access = access.filter(|access| access.config.share.displaced || access.config.share.orders);
+        match &access {
+            Some(access) if access.config.share.orders => self.book.open(self.shared.instance, &host_name()),
+            _ => self.book.close(),
+        }
         {
             let mut task = lock(&self.task);
             if access.is_none() && task.is_some() {
@@ -180,7 +202,7 @@ impl Fleet {
             if let Some(task) = task.take()
                 && let Err(error) = self.start(task)
             {
-                tracing::error!("entries of stick tables are not shared: {error}");
+                tracing::error!("nothing is shared with other instances: {error}");
             }
         }
         let (tried, answer) = oneshot::channel();
@@ -199,7 +221,8 @@ impl Fleet {
             (own(&seen), seen.instances().count() > 1)
         };
         let tables = tables(next);
-        let is_due = others && own.is_some_and(|own| own.tables != tables) && self.state() == FleetState::Working;
+        let is_told = next.outbox.is_open() && self.state() == FleetState::Working;
+        let is_due = is_told && others && own.is_some_and(|own| own.tables != tables);
         let (answer, answered) = oneshot::channel();
         if is_due && self.orders.send(FleetOrder::Foretell(tables, answer)).is_ok() {
             let _ = tokio::time::timeout(2 * FORETELL, answered).await;
@@ -212,6 +235,22 @@ impl Fleet {
         let mut seen = lock(&self.shared.seen);
         seen.roll(now_ms);
         FleetView { state, complaint, instance: self.shared.instance, instances: seen.instances().cloned().collect() }
+    }
+
+    /// Has an order told that the book has got.
+    pub fn tell(&self) {
+        // Without a thread the book is closed.
+        let _ = self.orders.send(FleetOrder::Tell);
+    }
+
+    /// True if the store takes what is told.
+    pub fn is_working(&self) -> bool {
+        *lock(&self.shared.status) == (FleetState::Working, String::new())
+    }
+
+    /// Number of this instance.
+    pub fn instance(&self) -> u64 {
+        self.shared.instance
     }
 
     /// True if entries are to be shared, and the store is away.
@@ -244,11 +283,16 @@ impl Fleet {
             let run = || LocalSet::new().block_on(&runtime, task.run());
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 *lock(&shared.status) = (FleetState::Away, "its thread has failed".to_owned());
-                tracing::error!("entries of stick tables are not shared any more: the thread has failed");
+                tracing::error!("nothing is shared with other instances any more: the thread has failed");
             }
         })?;
         Ok(())
     }
+}
+
+/// Name of this host.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// An instance as operators read it: its host, and the begin of its number.

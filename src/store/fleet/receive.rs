@@ -2,7 +2,7 @@
 //!
 //! Writes nothing to the store. Invariants: of two news about one key that come in this order, the second counts at every
 //! instance, also at one that has told one of them itself; an item that is not of an instance with the same secret changes
-//! nothing and is counted.
+//! nothing and is counted; orders are left to the book, which is that of the snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +15,7 @@ use super::seen::GONE;
 use super::stream::{self, ItemId, StreamItem, in_time};
 use super::{FleetShared, lock};
 use crate::clock;
-use crate::pool::{Received, Told};
+use crate::pool::{Received, TakenOrder, Told, ToldOrder};
 use crate::snapshot::{Current, Snapshot};
 use crate::sticky::table::{KeyHash, Precedence};
 use crate::store::link::{Link, LinkError};
@@ -30,6 +30,8 @@ pub(super) struct FleetInbox {
     offset_ms: u64,
     /// The last item that was read.
     after: ItemId,
+    /// Entries of stick tables are shared.
+    pub(super) takes_entries: bool,
     /// Stick tables and digests of this instance.
     pub(super) tables: Vec<(Arc<str>, u64)>,
     /// Stick tables that another instance has begun to place otherwise.
@@ -50,7 +52,8 @@ impl FleetInbox {
     ) -> Self {
         let offset_ms = store_ms.saturating_sub(clock::now_ms());
         let (after, due, unread) = ((0, 0), Vec::new(), AHashMap::default());
-        Self { shared, current, stream, key, offset_ms, after, tables, due, is_asked: false, unread }
+        let (takes_entries, is_asked) = (false, false);
+        Self { shared, current, stream, key, offset_ms, after, takes_entries, tables, due, is_asked, unread }
     }
 
     /// Reads what the stream holds from here on, or as far as it was read. Returns the number of the last item.
@@ -101,6 +104,7 @@ impl FleetInbox {
             let age_ms = self.store_ms().saturating_sub(id.0);
             match Item::opened(&bytes, &self.stream, &self.key) {
                 Ok((instance, Item::Hello(hello))) => self.meet(instance, hello, age_ms),
+                Ok((_, Item::Entries { .. })) if !self.takes_entries => {}
                 Ok((instance, Item::Entries { is_news, entries })) => {
                     let precedence = match (is_news, is_history) {
                         (false, _) => Precedence::Recap,
@@ -111,9 +115,24 @@ impl FleetInbox {
                 }
                 // What was asked before this instance was there is answered by what it tells when it begins.
                 Ok((instance, Item::Ask)) => self.is_asked |= !is_history && instance != self.shared.instance,
+                Ok((instance, Item::Orders { orders, unknown })) if instance != self.shared.instance => {
+                    self.shared.counters.orders_unknown.fetch_add(unknown, Relaxed);
+                    orders.into_iter().for_each(|told| _ = self.take_order(told));
+                }
+                // An older order of this instance would have its later one told again.
+                Ok((_, Item::Orders { .. })) => {}
                 Err(_) => _ = self.shared.counters.refused.fetch_add(1, Relaxed),
             }
         }
+    }
+
+    /// Takes an order that another instance has told, or that this one has told before.
+    pub(super) fn take_order(&self, told: ToldOrder) -> TakenOrder {
+        let taken = self.current.load().orders.take(told);
+        if taken == TakenOrder::New {
+            self.shared.counters.orders_taken.fetch_add(1, Relaxed);
+        }
+        taken
     }
 
     fn meet(&mut self, instance: u64, hello: InstanceHello, age_ms: u64) {

@@ -5,6 +5,8 @@
 //! when it accepts them; news are written at most once in [`GATHER`], so that the stream, which keeps a number of items,
 //! goes back as long as it can.
 
+mod orders;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -15,11 +17,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use self::orders::SessionOrders;
 use super::item::{ENTRIES_MAX, InstanceHello, Item};
 use super::receive::FleetInbox;
 use super::seen::HELLO_EVERY;
 use super::stream::{self, ItemId, StreamItem, in_time};
-use super::{FORETELL, FleetOrder, FleetShared, FleetState, lock, tables};
+use super::{FORETELL, FleetOrder, FleetShared, FleetState, host_name, lock, tables};
 use crate::clock;
 use crate::pool::{Outbox, PoolTable, Told};
 use crate::remote_text;
@@ -72,6 +75,7 @@ pub(super) struct FleetSession {
     stream: String,
     key: hmac::Key,
     inbox: FleetInbox,
+    orders: SessionOrders,
     /// What the other connection reads.
     items: mpsc::Receiver<Result<Vec<StreamItem>, LinkError>>,
     reader: AbortHandle,
@@ -103,13 +107,15 @@ impl FleetSession {
         let store_ms = in_time(stream::time_ms(&link)).await.map_err(why)?;
         let snapshot = current.load_full();
         let both = (Arc::clone(&shared), Arc::clone(&current));
+        let orders = SessionOrders::new(snapshot.orders.clone(), (&access.config.prefix, &stream), store_ms);
         let mut inbox = FleetInbox::new(both, (stream.clone(), key.clone()), store_ms, tables(&snapshot));
+        inbox.takes_entries = shares_entries(access, &snapshot);
         // The clock of another store may be behind.
         let from = if before.after.0 > store_ms { (0, 0) } else { before.after };
         let after = inbox.read_from(from, &reading).await.map_err(why)?;
         let outbox = snapshot.outbox.clone();
         // What is stored from here on is news; what was stored before is in the recap.
-        outbox.open(true);
+        outbox.open(inbox.takes_entries);
         let (items, reader) = read_on(reading, stream.clone(), after);
         let mut session = Self {
             access: Arc::clone(access),
@@ -120,6 +126,7 @@ impl FleetSession {
             stream,
             key,
             inbox,
+            orders,
             items,
             reader,
             generation: snapshot.generation,
@@ -131,7 +138,8 @@ impl FleetSession {
             is_refused: false,
         };
         session.hello(&snapshot, None).await?;
-        if in_time(stream::is_cut(&session.link, &session.stream)).await.map_err(why)? {
+        session.begin_orders().await?;
+        if session.inbox.takes_entries && in_time(stream::is_cut(&session.link, &session.stream)).await.map_err(why)? {
             session.append(&[session.sealed(&Item::Ask)]).await?;
         }
         // A client that has gone home meanwhile stands elsewhere in the tables of others.
@@ -151,6 +159,7 @@ impl FleetSession {
                 order = orders.recv() => match order {
                     None => return FleetSessionEnd::NoOrders,
                     Some(FleetOrder::Foretell(tables, answer)) => self.foretell(tables, answer).await,
+                    Some(FleetOrder::Tell) => self.tell_orders().await,
                     Some(FleetOrder::Use(Some(access), tried)) if access == self.access => {
                         let _ = tried.send(());
                         Ok(())
@@ -227,6 +236,7 @@ impl FleetSession {
             let keep = remembers(&snapshot).max().unwrap_or_default() + RECAP.0;
             let expired = stream::expire(&self.link, &self.stream, self.inbox.store_ms(), keep);
             in_time(expired).await.map_err(|broken| broken.why)?;
+            self.renew_orders().await?;
         }
         let pools = snapshot.pools.iter().filter_map(|pool| Some((pool.sticks_as(), pool.table()?)));
         self.outbox.take_placed(pools.into_iter().any(|(name, table)| self.differs(name, table)));
@@ -243,7 +253,7 @@ impl FleetSession {
             let seen_min = recap_min(self.plan_recap(&snapshot));
             self.recap(&snapshot, None, seen_min, None).await?;
         }
-        Ok(())
+        self.tell_orders().await
     }
 
     /// Plans the next recap; returns the time until then.
@@ -259,7 +269,7 @@ impl FleetSession {
         let hello = InstanceHello {
             generation: snapshot.generation,
             digest: snapshot.digest,
-            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name: host_name(),
             tables: tables.unwrap_or_else(|| self.inbox.tables.clone()),
         };
         let was_refused = self.is_refused;
@@ -292,6 +302,9 @@ impl FleetSession {
         seen_min: u32,
         placed_min: Option<u32>,
     ) -> Result<(), String> {
+        if !self.inbox.takes_entries {
+            return Ok(());
+        }
         let is_asked = |name: &str| only.is_none_or(|only| only.iter().any(|table| **table == *name));
         let mut items = Vec::new();
         for (name, pools) in snapshot.stick_tables().filter(|(name, _)| is_asked(name)) {
@@ -342,14 +355,19 @@ impl FleetSession {
                 Ok(())
             }
             Err(broken) if broken.is_refusal() => {
-                self.is_refused = true;
-                self.inbox.expect_none();
-                let why = format!("it refuses writes: {}", remote_text::shown(&broken.why));
-                *lock(&self.shared.status) = (FleetState::Working, why);
+                self.refused(&broken.why);
                 Ok(())
             }
             Err(broken) => Err(broken.why),
         }
+    }
+
+    /// Notes that the store refuses writes.
+    fn refused(&mut self, why: &str) {
+        self.is_refused = true;
+        self.inbox.expect_none();
+        let why = format!("it refuses writes: {}", remote_text::shown(why));
+        *lock(&self.shared.status) = (FleetState::Working, why);
     }
 }
 
@@ -359,6 +377,11 @@ impl Drop for FleetSession {
         self.outbox.open(false);
         self.reader.abort();
     }
+}
+
+/// True if entries of stick tables are to be shared, and their keys are hashed under the secret of this store.
+pub(super) fn shares_entries(access: &Access, snapshot: &Snapshot) -> bool {
+    access.table_secret().is_some_and(|secret| secret.bytes() == snapshot.secret.bytes())
 }
 
 /// The news that come next, once it is time to write them; none of them if others wait already.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::session::{FleetSession, FleetSessionEnd, SessionsBefore};
+use super::session::{FleetSession, FleetSessionEnd, SessionsBefore, shares_entries};
 use super::{FleetOrder, FleetShared, FleetState, lock};
 use crate::clock;
+use crate::config::Share;
 use crate::events::{self, Event, EventKind};
 use crate::remote_text;
 use crate::snapshot::Current;
@@ -20,6 +21,9 @@ use crate::store::Access;
 
 /// Interval between attempts to reach a store that is away.
 const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Why entries of stick tables are not shared although they are to be.
+const LATER: &str = "the stick tables were made with another secret, and stay so until the next start";
 
 /// State of the thread, used by it alone.
 pub(super) struct FleetTask {
@@ -46,9 +50,7 @@ impl FleetTask {
         loop {
             let end = match self.access.clone() {
                 None => self.wait_as(FleetState::Off, "").await,
-                Some(access) if !self.has_secret(&access) => {
-                    const LATER: &str =
-                        "the stick tables were made with another secret, and stay so until the next start";
+                Some(access) if !access.config.share.orders && self.awaits_start(&access) => {
                     self.wait_as(FleetState::NextStart, LATER).await
                 }
                 Some(access) => match self.session(&access).await {
@@ -91,10 +93,10 @@ impl FleetTask {
             Err(why) => return FleetSessionEnd::Broken(why),
         };
         if lock(&self.shared.status).0 != FleetState::Working {
-            let text = format!("entries of stick tables are shared by {}", access.config);
+            let text = format!("{} are shared by {}", what(access.config.share), access.config);
             events::info(clock::unix_ms(), Event::new(EventKind::FleetUp, &text));
         }
-        self.is(FleetState::Working, "");
+        self.is(FleetState::Working, if self.awaits_start(access) { LATER } else { "" });
         let end = session.run(&mut self.orders).await;
         self.before = session.end();
         end
@@ -110,13 +112,14 @@ impl FleetTask {
                 self.tried.push(tried);
             }
             FleetOrder::Foretell(_, answer) => _ = answer.send(()),
+            // A session begins with all that waits.
+            FleetOrder::Tell => {}
         }
     }
 
-    /// Whether the stick tables were made with the secret of this store.
-    fn has_secret(&self, access: &Access) -> bool {
-        let secret = access.table_secret();
-        secret.is_some_and(|secret| secret.bytes() == self.current.load().secret.bytes())
+    /// True if entries of stick tables are to be shared, and the tables were made with another secret.
+    fn awaits_start(&self, access: &Access) -> bool {
+        access.config.share.displaced && !shares_entries(access, &self.current.load())
     }
 
     fn broken(&mut self, access: &Access, why: &str) {
@@ -126,12 +129,21 @@ impl FleetTask {
         let is_new = *lock(&self.shared.status) != (FleetState::Away, shown.clone());
         self.is(FleetState::Away, &shown);
         if is_new {
-            let text = format!("entries of stick tables are not shared: {}: {shown}", access.config);
+            let text = format!("{} are not shared: {}: {shown}", what(access.config.share), access.config);
             events::warn(clock::unix_ms(), Event::new(EventKind::FleetDown, &text));
         }
     }
 
     fn is(&self, state: FleetState, complaint: &str) {
         *lock(&self.shared.status) = (state, complaint.to_owned());
+    }
+}
+
+/// What is shared, in words.
+fn what(share: Share) -> &'static str {
+    match (share.displaced, share.orders) {
+        (true, true) => "entries of stick tables and orders",
+        (false, true) => "orders",
+        _ => "entries of stick tables",
     }
 }

@@ -1,12 +1,15 @@
-//! Stick tables of several real instances that agree through a real redis-server, and its failures.
+//! Stick tables and orders of several real instances that agree through a real redis-server, and its failures.
 //!
 //! Clients are source addresses of loopback; each comes through an instance at random. Invariant: each answer names its
 //! backend, and each client compares it with the one that it had.
 
+mod access;
 mod away;
 mod crowd;
 mod hopping;
 mod joining;
+mod orders;
+mod orders_away;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +34,8 @@ struct Fleet {
     instances: Vec<Sessile>,
     secret: TempDir,
     options: String,
+    /// More keys of the store, with what is shared.
+    store: String,
 }
 
 /// Where clients were served last.
@@ -45,7 +50,8 @@ impl Fleet {
         let secret = tempfile::tempdir().unwrap();
         std::fs::write(secret.path().join("secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
         let options = options.to_owned();
-        let mut fleet = Self { redis, backends, addresses, instances: Vec::new(), secret, options };
+        let store = "share = [\"cookies\", \"displaced\"]\n".to_owned();
+        let mut fleet = Self { redis, backends, addresses, instances: Vec::new(), secret, options, store };
         (0..count).for_each(|_| fleet.join(3, ""));
         fleet.knows_all();
         Some(fleet)
@@ -55,9 +61,10 @@ impl Fleet {
     fn config(&self, backends: usize, first: &str) -> String {
         let secret = self.secret.path().join("secret");
         let store = format!(
-            "[store]\nkind = \"redis\"\nurl = \"{}\"\nsecret_file = \"{}\"\nshare = [\"cookies\", \"displaced\"]\n",
+            "[store]\nkind = \"redis\"\nurl = \"{}\"\nsecret_file = \"{}\"\n{}",
             self.redis.url(),
-            secret.display()
+            secret.display(),
+            self.store
         );
         let pool = pool("p", &self.options, &self.addresses[..backends]);
         store + &listener("p", "") + &pool.replacen("name = \"b0\"\n", &format!("name = \"b0\"\n{first}\n"), 1)

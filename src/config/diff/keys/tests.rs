@@ -203,6 +203,28 @@ fn what_needs_a_start_is_said_until_there_is_one() {
 }
 
 #[test]
+fn stick_tables_are_shared_from_the_next_start_on_and_the_rest_at_once() {
+    let with = |share: &str| {
+        let store = "[store]\nkind = 'redis'\nurl = 'redis://h:1'\nsecret_file = '/s'\n";
+        format!("{store}share = [{share}]\n{POOLS}remember = '1h'\n")
+    };
+    let (orders, all) = (with("'orders'"), with("'orders', 'displaced'"));
+    let at_once = "store.share changed, takes effect at once";
+    let in_part = format!("{at_once}, but \"displaced\" at the next start");
+    assert_eq!(changes(&with("'cookies'"), &orders), [at_once]);
+    assert_eq!(changes(&orders, &all), [&*in_part]);
+    assert_eq!(changes(&all, &orders), [at_once]);
+    let other = all.replace("'/s'", "'/other'");
+    assert_eq!(changes(&all, &other), [in_part.replace("share", "secret_file")]);
+    assert_eq!(changes(&orders, &orders.replace("'/s'", "'/other'")), [at_once.replace("share", "secret_file")]);
+    let added = changes(&format!("{POOLS}remember = '1h'\n"), &all);
+    assert_eq!(added, ["store added, takes effect at once, but \"displaced\" at the next start"]);
+    let warnings = |started: &str| diff::warnings(&config(started), &config(&orders), &config(&all));
+    assert_eq!(warnings(&orders), ["store.share: changed in the file; \"displaced\" takes effect at the next start"]);
+    assert!(warnings(&all).is_empty(), "back to what the process was started with");
+}
+
+#[test]
 fn no_value_is_shown() {
     let store = |password: &str| format!("[store]\nkind = 'redis'\nurl = 'redis://h:1'\npassword = '{password}'\n");
     let learn = POOLS.replace("name = 'p'\nb", "name = 'p'\nhttp = true\ncookie = { mode = 'learn', name = 'S' }\nb");
