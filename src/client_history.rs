@@ -153,7 +153,9 @@ impl ClientHistory {
     /// Notes that the backend of a client's last move on this connection did not serve it, and that it has got this one.
     pub fn went_on(&self, thread: usize, connection: u64, to: Arc<str>) {
         let mut part = self.part(thread);
-        part.last_move(connection).into_iter().for_each(|noted| noted.to = Arc::clone(&to));
+        if let Some(noted) = part.last_move(connection) {
+            noted.to = to;
+        }
     }
 
     /// Notes an ending; one that is like the last one of the thread is counted there.
