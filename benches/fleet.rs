@@ -102,8 +102,8 @@ fn cost(size: &Size, instances: &[Instance; 3], other: &Instance) {
         }
     }
     println!("{DISPLACED} displaced clients, {AT_ONCE} connections at once:");
-    kept.print("CPU per kept-alive request", "us", "bar: within the null check");
-    once.print("CPU per connection with one request", "us", "bar: within the null check");
+    kept.print("CPU per kept-alive request", "us", ", bar: within the null check");
+    once.print("CPU per connection with one request", "us", ", bar: within the null check");
     let [items, bytes] = [0, 1].map(|index| written(&instances[2])[index] - before[index]);
     let count = size.rounds * (size.connections + size.requests);
     println!("  of {count} requests {items} items with {bytes} bytes went to the store, its signs of life among them");
@@ -138,7 +138,7 @@ fn connects(size: &Size, instances: &[Instance; 3], redis: &mut Redis, state: St
     }
     println!("connects, store {state:?}:");
     p50.print("p50", "us", "");
-    p99.print("p99", "us", "bar 1.05");
+    p99.print("p99", "us", ", bar 1.05");
     eventually("the store to be used again", || (fleet(&instances[2])["state"] == "working").then_some(()));
 }
 
