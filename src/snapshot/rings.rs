@@ -31,10 +31,9 @@ impl Rings {
 
     /// True if both have the same keys, read once.
     pub(super) fn are_same(&self, other: &Self) -> bool {
-        let is_same = |((path, ring), (of, before)): (&(PathBuf, Arc<KeyRing>), &(PathBuf, Arc<KeyRing>))| {
-            path == of && Arc::ptr_eq(ring, before)
-        };
-        self.rings.len() == other.rings.len() && self.rings.iter().zip(&other.rings).all(is_same)
+        let mut both = self.rings.iter().zip(&other.rings);
+        let is_same = both.all(|(own, known)| own.0 == known.0 && Arc::ptr_eq(&own.1, &known.1));
+        is_same && self.rings.len() == other.rings.len()
     }
 
     /// One line for each file with other keys than in `previous`, or the same in another order.
