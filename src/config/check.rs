@@ -52,7 +52,8 @@ pub struct CheckedConfig {
     pub warnings: Vec<Problem>,
 }
 
-/// Checks the text of a file; `resolve` resolves `localhost:port` and `*:port`. Returns the configuration, or all errors in it.
+/// Checks the text of a file; `resolve` resolves `localhost:port` and `*:port`. Returns the configuration, or all errors
+/// in it.
 ///
 /// ```
 /// let no_names = |_: &str| Err(std::io::Error::other("not here"));

@@ -301,10 +301,9 @@ impl Server {
         stopping: &Predecessors,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
-        let cores = threads::cores();
+        let (cores, admission) = (threads::cores(), Arc::new(Admission::new(usize::MAX)));
         let count = process.workers.unwrap_or(cores.len());
         let pinned = process.cpu_affinity.then_some(&*cores);
-        let admission = Arc::new(Admission::new(usize::MAX));
         let (follows, secret) = (predecessor.is_some(), predecessor.as_ref().and_then(|before| before.secret()));
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());

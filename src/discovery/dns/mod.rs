@@ -1,4 +1,4 @@
-//! [`DnsSource`]: backends that a name has in DNS, as SRV records or as addresses with a port; [`AskedNames`]: the
+//! [`DnsSource`]: backends that a name has in DNS, as SRV records or as addresses with a port; [`BackendNames`]: the
 //! addresses of the names of single backends.
 //!
 //! Asks name servers itself, because the C library tells neither how long an answer is valid nor SRV records; uses no
@@ -34,7 +34,7 @@ use crate::config::{DnsIdentity, DnsName, DnsRecords};
 use crate::discovery::found::{Found, Reading};
 use crate::waiting;
 
-pub use self::names::{AskedNames, HostAnswer, HostReading, look_at_names};
+pub use self::names::{BackendNames, HostAnswer, HostReading, look_at_names};
 pub use self::resolver::Resolver;
 
 /// Shortest time between two looks, whatever the answers say.

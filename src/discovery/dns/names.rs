@@ -1,4 +1,4 @@
-//! [`AskedNames`]: the addresses that the names of single backends have, in `/etc/hosts` or in DNS.
+//! [`BackendNames`]: the addresses that the names of single backends have, in `/etc/hosts` or in DNS.
 //!
 //! Asks as the C library does without modules: `/etc/hosts` first, then name servers, in the domains of the search list of
 //! `/etc/resolv.conf`; where the configuration chooses the name servers, every name is a full name. A name has IPv4
@@ -49,24 +49,24 @@ pub struct HostAnswer {
 
 /// Where names are looked for.
 #[derive(Debug)]
-pub struct AskedNames {
+pub struct BackendNames {
     resolver: Resolver,
     /// Path of the file with names of this host.
     hosts: PathBuf,
-    files: Mutex<Option<(Instant, Arc<NameFiles>)>>,
+    files: Mutex<Option<(Instant, Arc<HostFiles>)>>,
     /// Room for the names that are asked for at a time.
     turns: Semaphore,
 }
 
 /// What the files of the host say.
 #[derive(Debug)]
-struct NameFiles {
+struct HostFiles {
     /// Text of the file with names; the error is why it cannot be read.
     hosts: Result<String, String>,
     search: SearchList,
 }
 
-impl AskedNames {
+impl BackendNames {
     /// Asks these name servers; none: those of the host.
     pub fn new(resolver: Resolver) -> Self {
         Self::beside(HOSTS, resolver)
@@ -116,7 +116,7 @@ impl AskedNames {
     }
 
     /// The files of the host, as they were a second ago at the earliest.
-    async fn files(&self) -> Arc<NameFiles> {
+    async fn files(&self) -> Arc<HostFiles> {
         let mut known = self.files.lock().await;
         if let Some((_, files)) = known.as_ref().filter(|(read, _)| read.elapsed() < FILES_FRESH) {
             return Arc::clone(files);
@@ -128,8 +128,8 @@ impl AskedNames {
         };
         let files = match detached::finished_within("hosts", READING, read).await {
             // The resolver complains of the other file.
-            Ok((hosts, search)) => NameFiles { hosts, search: SearchList::of(&search.unwrap_or_default()) },
-            Err(unfinished) => NameFiles { hosts: Err(unfinished.to_string()), search: SearchList::NONE },
+            Ok((hosts, search)) => HostFiles { hosts, search: SearchList::of(&search.unwrap_or_default()) },
+            Err(unfinished) => HostFiles { hosts: Err(unfinished.to_string()), search: SearchList::NONE },
         };
         let files = Arc::new(files);
         *known = Some((Instant::now(), Arc::clone(&files)));
@@ -149,7 +149,7 @@ fn text_of(path: &Path) -> Result<String, String> {
 
 /// Looks at names, all at the same time, and blocks until each has said something, or its time is over. `hosts`: each with
 /// the time that it may take.
-pub fn look_at_names(names: &AskedNames, hosts: &BTreeMap<String, Duration>) -> BTreeMap<String, HostReading> {
+pub fn look_at_names(names: &BackendNames, hosts: &BTreeMap<String, Duration>) -> BTreeMap<String, HostReading> {
     if hosts.is_empty() {
         return BTreeMap::new();
     }
@@ -171,7 +171,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         // No server answers there.
         let resolver = Resolver::new(vec!["127.0.0.1:1".parse().unwrap()]);
-        let names = AskedNames::beside(file.path(), resolver);
+        let names = BackendNames::beside(file.path(), resolver);
         let look = async |text: &str| {
             std::fs::write(file.path(), text).unwrap();
             *names.files.lock().await = None;
@@ -187,9 +187,9 @@ mod tests {
     async fn a_file_that_cannot_be_read_is_no_file_without_the_name() {
         let folder = tempfile::tempdir().unwrap();
         let resolver = || Resolver::new(vec!["127.0.0.1:1".parse().unwrap()]);
-        let is_folder = AskedNames::beside(folder.path(), resolver()).look("web").await.unwrap_err();
+        let is_folder = BackendNames::beside(folder.path(), resolver()).look("web").await.unwrap_err();
         assert!(is_folder.contains("cannot be read: it is a folder"), "{is_folder}");
-        let missing = AskedNames::beside(folder.path().join("none"), resolver()).look("web").await.unwrap_err();
+        let missing = BackendNames::beside(folder.path().join("none"), resolver()).look("web").await.unwrap_err();
         assert!(missing.contains("127.0.0.1:1"), "{missing}");
     }
 }

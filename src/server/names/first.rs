@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{Address, Backend, Config, FileProblem, HostPort, Resolve};
-use crate::discovery::dns::{AskedNames, HostReading, Resolver, look_at_names};
+use crate::discovery::dns::{BackendNames, HostReading, Resolver, look_at_names};
 use crate::discovery::resolve;
 use crate::server::discovery::{Before, own_addresses, reaches};
 
@@ -19,9 +19,9 @@ const NAMED_MAX: usize = 16;
 /// Where a failing name is looked for, by the files of the host.
 const WHERE: &str = "a name in /etc/hosts, or of a server in /etc/resolv.conf or in resolvers of [discovery]";
 
-/// Backends of which the name has to be asked for before their configuration is in force.
+/// The backends with names that have to be asked for before their configuration is in force.
 pub(in crate::server) struct NamesToAsk {
-    names: AskedNames,
+    names: BackendNames,
     backends: Vec<BackendToAsk>,
     /// How long each name may take.
     hosts: BTreeMap<String, Duration>,
@@ -35,7 +35,7 @@ struct BackendToAsk {
     last: Option<SocketAddr>,
 }
 
-/// A backend that was asked for by its name.
+/// A backend with a name that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedName {
     /// Name of the pool.
@@ -101,7 +101,7 @@ impl NamesToAsk {
             }
             *pool = pool.with_written(written);
         }
-        let names = AskedNames::new(Resolver::new(config.process.resolvers.clone()));
+        let names = BackendNames::new(Resolver::new(config.process.resolvers.clone()));
         Self { names, backends, hosts }
     }
 

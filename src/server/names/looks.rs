@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::discovery::dns::{AskedNames, HostReading, Resolver};
+use crate::discovery::dns::{BackendNames, HostReading, Resolver};
 use crate::server::discovery::Pace;
 
 /// What was found of a name.
@@ -27,7 +27,7 @@ pub(in crate::server) struct NameLooks {
     tell: mpsc::Sender<NameReading>,
     by_host: BTreeMap<String, NameLook>,
     /// Where all tasks look.
-    names: Arc<AskedNames>,
+    names: Arc<BackendNames>,
     /// The snapshot that is followed.
     generation: Option<u64>,
 }
@@ -44,7 +44,7 @@ impl Drop for NameLook {
 impl NameLooks {
     /// Begins without a task. Readings go to `tell`.
     pub(in crate::server) fn new(tell: mpsc::Sender<NameReading>) -> Self {
-        let names = Arc::new(AskedNames::new(Resolver::new(Vec::new())));
+        let names = Arc::new(BackendNames::new(Resolver::new(Vec::new())));
         Self { tell, by_host: BTreeMap::new(), names, generation: None }
     }
 
@@ -56,7 +56,7 @@ impl NameLooks {
         }
         let mut before = std::mem::take(&mut self.by_host);
         if self.names.chosen() != config.process.resolvers {
-            self.names = Arc::new(AskedNames::new(Resolver::new(config.process.resolvers.clone())));
+            self.names = Arc::new(BackendNames::new(Resolver::new(config.process.resolvers.clone())));
             before.clear();
         }
         let followed = config.pools.iter().flat_map(|pool| pool.followed());
@@ -72,7 +72,7 @@ impl NameLooks {
 }
 
 /// Asks for a name for ever.
-async fn look_on(host: String, names: Arc<AskedNames>, tell: mpsc::Sender<NameReading>) {
+async fn look_on(host: String, names: Arc<BackendNames>, tell: mpsc::Sender<NameReading>) {
     let mut pace = Pace::new();
     loop {
         let reading = names.look(&host).await;

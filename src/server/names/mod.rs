@@ -53,7 +53,7 @@ struct NameReport {
 }
 
 /// What a reading means for one backend.
-struct Verdict<'r> {
+struct NameVerdict<'r> {
     pool: String,
     backend: String,
     host: HostPort,
@@ -62,7 +62,7 @@ struct Verdict<'r> {
     address: Result<SocketAddr, String>,
 }
 
-impl Verdict<'_> {
+impl NameVerdict<'_> {
     /// The address that is to be put in force; `None`: the backend stays where it is.
     fn moves_to(&self) -> Option<SocketAddr> {
         let address = *self.address.as_ref().ok()?;
@@ -152,8 +152,8 @@ impl Server {
     }
 
     /// Notes what was found of the name of a backend, and says when a complaint begins and ends.
-    fn note_reading(&self, verdict: &Verdict<'_>) {
-        let Verdict { pool, backend, in_force, reading, address, .. } = verdict;
+    fn note_reading(&self, verdict: &NameVerdict<'_>) {
+        let NameVerdict { pool, backend, in_force, reading, address, .. } = verdict;
         let mut reports = lock_of(&self.names);
         let is_first = !reports.by_backend.contains_key(&(pool.clone(), backend.clone()));
         // The start has found the address that is in force.
@@ -182,11 +182,11 @@ impl Server {
     }
 
     /// Says in the log and by events which backends have other addresses.
-    fn note_moves(&self, before: &Snapshot, now: &Snapshot, verdicts: &[Verdict<'_>]) {
+    fn note_moves(&self, before: &Snapshot, now: &Snapshot, verdicts: &[NameVerdict<'_>]) {
         let mut last = None;
         for verdict in verdicts {
             let Some(address) = verdict.moves_to() else { continue };
-            let Verdict { pool, backend, in_force, .. } = verdict;
+            let NameVerdict { pool, backend, in_force, .. } = verdict;
             let from = in_force.map_or_else(String::new, |from| format!(" in place of {from}"));
             let text = format!("{} is {address}{from}, as generation {}", verdict.named(), now.generation);
             tracing::info!("{text}");
@@ -210,7 +210,7 @@ fn judge<'r>(
     config: &Config,
     readings: &BTreeMap<&str, &'r HostReading>,
     is_own: &dyn Fn(SocketAddr) -> bool,
-) -> Vec<Verdict<'r>> {
+) -> Vec<NameVerdict<'r>> {
     let mut verdicts = Vec::new();
     for pool in &config.pools {
         for (backend, host) in pool.followed() {
@@ -218,7 +218,7 @@ fn judge<'r>(
             let in_force = address_of(backend);
             let address = resolve::address(in_force, host.port, reading, is_own);
             let (pool, backend, host) = (pool.name.clone(), backend.name.clone(), host.clone());
-            verdicts.push(Verdict { pool, backend, host, in_force, reading, address });
+            verdicts.push(NameVerdict { pool, backend, host, in_force, reading, address });
         }
     }
     verdicts
