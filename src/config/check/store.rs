@@ -95,7 +95,8 @@ pub(super) fn check_use<'p>(
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
     let Some(Share { cookies, displaced, orders }) = store.map(|store| store.share) else { return };
     let (learn, remember) = (pools.clone().any(learns), pools.any(|pool| pool.stick_table.is_some()));
-    if cookies && !learn && !(displaced && remember) && !orders {
+    let is_used = learn || displaced && remember || orders;
+    if cookies && !is_used {
         top.warn("store", Bad::new("[store] has no effect: no pool has [pool.cookie] with mode = \"learn\""));
     }
     if displaced && !remember {
@@ -116,7 +117,7 @@ fn place(section: &Section<'_>) -> (Option<StorePlace>, Option<bool>) {
     if let [first, others @ ..] = &written[..] {
         for other in others {
             let why = format!("{first} and {other} exclude each other: write one of them");
-            section.error(if *first == "url" { *first } else { *other }, Bad::new(why));
+            section.error(if *first == "url" { first } else { other }, Bad::new(why));
         }
     } else {
         section.missing("has none of url, sentinels and cluster");
@@ -143,7 +144,7 @@ fn servers(section: &Section<'_>, key: &'static str, why: &str) -> (Vec<StoreAdd
     if section.has(key) && section.count(key) == 0 {
         section.error(key, Bad::new(format!("{key} is empty: at least one is needed {why}")));
     }
-    let words = if key == "cluster" { "nodes" } else { key };
+    let words = if key == "cluster" { "nodes of cluster" } else { key };
     let tls = servers.first().map(|(_, (_, tls))| *tls);
     for (at, (address, other)) in &servers {
         if Some(*other) != tls {

@@ -74,7 +74,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 66);
+    assert_eq!(broken.len(), 67);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();

@@ -54,7 +54,7 @@ impl SearchList {
                     list.domains = domains.filter(|domain| !domain.is_empty()).take(DOMAINS_MAX).collect();
                 }
                 Some("options") => {
-                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).last();
+                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok()).next_back();
                     list.dots = dots.map_or(list.dots, |dots| dots.min(DOTS_MAX));
                 }
                 _ => {}

@@ -337,7 +337,7 @@ mod tests {
     fn as_many_orders_as_are_written_at_once_fit_into_an_item() {
         let name = "n".repeat(64);
         let added = NewBackend {
-            location: vec![&*name; 8].join("/").into(),
+            location: [&*name; 8].join("/").into(),
             max_connections: Some(u32::MAX),
             ..NewBackend::at(format!("unix:/{}", "p".repeat(107)))
         };

@@ -160,7 +160,9 @@ fn orders_of_instances_with_another_secret_are_refused_and_sharing_begins_and_en
         eventually("the own order to come", || (states(instance) == expected).then_some(()));
         eventually("the other to be refused", || (super::number(instance, "refused") > 0).then_some(()));
     });
-    eventually("both orders to be kept", || (fleet.redis.cli(&["HLEN", "sessile:orders{sessile:fleet}"]).trim() == "2").then_some(()));
+    eventually("both orders to be kept", || {
+        (fleet.redis.cli(&["HLEN", "sessile:orders{sessile:fleet}"]).trim() == "2").then_some(())
+    });
     let foreign = &fleet.instances[2];
     assert_eq!(states(foreign), [draining(), Value::Null, Value::Null]);
     // From here on it shares the orders of the others, and gives them its own no more.

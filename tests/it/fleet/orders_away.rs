@@ -88,7 +88,9 @@ fn a_store_that_has_lost_everything_gets_every_order_again() {
     order(&fleet.instances[0], "b0", "drain");
     eventually("it to be told", || (orders(&fleet.instances[0], "applied") == ["b0 drain"]).then_some(()));
     fleet.redis.cli(&["FLUSHALL"]);
-    eventually("it to be there again", || (fleet.redis.cli(&["HLEN", "sessile:orders{sessile:fleet}"]).trim() == "1").then_some(()));
+    eventually("it to be there again", || {
+        (fleet.redis.cli(&["HLEN", "sessile:orders{sessile:fleet}"]).trim() == "1").then_some(())
+    });
     fleet.join(3, "");
     assert_eq!(states(&fleet.instances[1])[0], draining());
     let ttl: i64 = fleet.redis.cli(&["PTTL", "sessile:orders{sessile:fleet}"]).trim().parse().unwrap();

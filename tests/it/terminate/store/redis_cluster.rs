@@ -15,7 +15,7 @@ use crate::support::program::{Program, find, free_address, free_local_address};
 
 /// The user of sessile, with no right that it does not need.
 pub const USER: &str = "sessile on >hunter2hunter2 ~sessile:* ~{sessile}:* +mget +get +set +del +pexpire +eval +ping \
-    +time +xadd +xread +xtrim +cluster|slots +asking";
+    +time +xadd +xread +xtrim +xlen +cluster|slots +asking";
 
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
