@@ -4,8 +4,8 @@
 //! snapshot, loaded once; a connection keeps its backend and copies of limits, never a snapshot, so an old snapshot is
 //! dropped as soon as the last decision by it is made.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
@@ -335,14 +335,14 @@ impl Listener {
     }
 }
 
-/// The snapshot in force.
+/// The snapshot in force; the lock is held while backends get orders, and while another one takes them over.
 #[derive(Debug)]
-pub struct Current(ArcSwap<Snapshot>);
+pub struct Current(ArcSwap<Snapshot>, Mutex<()>);
 
 impl Current {
     /// Puts the first snapshot of the process in force.
     pub fn new(snapshot: impl Into<Arc<Snapshot>>) -> Self {
-        Self(ArcSwap::new(snapshot.into()))
+        Self(ArcSwap::new(snapshot.into()), Mutex::default())
     }
 
     /// The snapshot for one decision, without a reference count.
@@ -355,12 +355,23 @@ impl Current {
         self.0.load_full()
     }
 
+    /// Gives orders to backends in force; the next snapshot has them, even if it is built already.
+    pub fn order<T>(&self, order: impl FnOnce(&Snapshot) -> T) -> T {
+        let _no_swap = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        order(&self.load_full())
+    }
+
     /// Puts another snapshot in force and returns the old one, to be dropped where time does not matter.
     pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let pools = Arc::clone(&snapshot.pools);
+        let no_orders = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.load_full();
+        let goes_on = |pool: &&Arc<Pool>| before.pool(pool.name()).is_some_and(|before| Arc::ptr_eq(before, pool));
+        let others: Vec<_> = pools.iter().filter(|pool| !goes_on(pool)).collect();
+        others.iter().for_each(|pool| pool.take_over_orders(before.pool(pool.name())));
         let replaced = self.0.swap(snapshot);
-        let goes_on = |pool: &&Arc<Pool>| replaced.pool(pool.name()).is_some_and(|before| Arc::ptr_eq(before, pool));
-        pools.iter().filter(|pool| !goes_on(pool)).for_each(|pool| pool.put_in_force());
+        drop(no_orders);
+        others.iter().for_each(|pool| pool.put_in_force());
         replaced
     }
 

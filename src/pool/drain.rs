@@ -5,11 +5,14 @@
 //! draining backend serves known clients as before; after the deadline it serves no client. An agent ends no drain by
 //! command, and neither ends that of a backend that its source does not name.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::Pool;
+use ahash::AHashMap;
+
 use super::health::{ClockMs, signed};
+use super::{Backend, Pool};
 
 /// Deadline of a backend that is not draining.
 const NEVER: ClockMs = ClockMs::MAX;
@@ -71,6 +74,14 @@ impl Drain {
             awaits_address: AtomicBool::new(false),
             is_weightless: AtomicBool::new(false),
         }
+    }
+
+    /// Takes over what a command or an agent has said since the backend of before was carried over.
+    fn take_over(&self, before: &Self) {
+        let times = before.times().unwrap_or(DrainTimes { since_ms: 0, deadline_ms: NEVER });
+        self.since_ms.store(times.since_ms, Relaxed);
+        self.begun_by.store(before.begun_by.load(Relaxed), Relaxed);
+        self.deadline_ms.store(times.deadline_ms, Relaxed);
     }
 
     /// The times of a drain by command that was begun elsewhere.
@@ -195,6 +206,19 @@ pub enum AdminState {
 }
 
 impl Pool {
+    /// Gives backends that are at other addresses than in the pool in force the orders that came since this pool was built;
+    /// just before it is in force itself.
+    pub fn take_over_orders(&self, before: Option<&Arc<Self>>) {
+        let known: AHashMap<&str, &Arc<Backend>> =
+            before.iter().flat_map(|pool| pool.backends()).map(|backend| (backend.name(), backend)).collect();
+        for backend in self.backends() {
+            let was = known.get(backend.name()).filter(|was| was.is_same(backend));
+            if let Some(was) = was.filter(|was| !Arc::ptr_eq(was, backend)) {
+                backend.drain.take_over(&was.drain);
+            }
+        }
+    }
+
     /// Gives a backend this state. Returns false if no backend has the name.
     pub fn order(&self, backend: &str, order: AdminState, now_ms: u64) -> bool {
         self.order_since(backend, order, signed(now_ms))

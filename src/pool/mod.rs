@@ -105,8 +105,9 @@ impl Pool {
             Some(living) if *living.address() == wanted.address => Arc::clone(living),
             other => {
                 // A known name keeps its keys, at its new address too, and so it need not await a check; one without an
-                // address has lost its keys to other backends.
-                let is_new = other.is_none_or(|known| known.has_no_address());
+                // address has lost its keys to other backends, and one that awaits a check has none yet.
+                let is_awaited = |known: &&Arc<Backend>| known.standing() == CheckState::Awaited;
+                let is_new = other.is_none_or(|known| known.has_no_address() || is_awaited(known));
                 let awaited = previous.is_some() && is_new && config.check.is_some();
                 let standing = if awaited { CheckState::Awaited } else { CheckState::Unchecked };
                 Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing))

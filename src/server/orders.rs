@@ -78,10 +78,14 @@ impl Server {
     ) -> Result<String, OrderRefusal> {
         self.may_order()?;
         let BackendOrder { pool, backend, .. } = order;
-        let snapshot = self.current.load_full();
-        let known = pool_of(&snapshot, pool)?;
         let now_ms = clock::now_ms();
-        if !known.order_since(backend, state, given_ms) {
+        let order_since = |snapshot: &Snapshot| -> Result<_, OrderRefusal> {
+            let known = Arc::clone(pool_of(snapshot, pool)?);
+            let is_known = known.order_since(backend, state, given_ms);
+            Ok((known, is_known))
+        };
+        let (known, is_known) = self.current.order(order_since)?;
+        if !is_known {
             return Err(OrderRefusal::Unknown(format!("pool {pool:?} has no backend {backend:?}")));
         }
         let is = known.backends().iter().find(|known| known.name() == &**backend);

@@ -1,7 +1,8 @@
 //! [`NamesToAsk`]: gives the backends of a configuration that is not in force yet the addresses of their names.
 //!
 //! Puts nothing in force. Invariants: a reload moves no backend that follows its name: only an answer does, by the same rule
-//! as here; a name without an answer stops nothing, because its backend has the address of before, or is down.
+//! as here; a name without an answer stops nothing, because its backend has the address of before, or that of a backend in
+//! force with the same host, or is down.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,8 @@ struct BackendToAsk {
     host: HostPort,
     /// The address of before; `None`: none is known.
     last: Option<SocketAddr>,
+    /// Where a backend in force is that has the same host, with the port of this one.
+    beside: Option<SocketAddr>,
 }
 
 /// A backend with a name that was asked for.
@@ -79,6 +82,7 @@ impl NamesToAsk {
     pub(in crate::server) fn of(config: &mut Config, before: Before<'_>) -> Self {
         let in_force = before.snapshot().map(|snapshot| snapshot.config.pools_by_name()).unwrap_or_default();
         let known = before.last(config);
+        let of_hosts = before.snapshot().map(|snapshot| addresses_of_hosts(&snapshot.config)).unwrap_or_default();
         let (mut backends, mut hosts) = (Vec::new(), BTreeMap::new());
         for pool in config.pools.iter_mut().filter(|pool| pool.written().any(|one| one.followed_name().is_some())) {
             let was = in_force.get(pool.name.as_str());
@@ -97,7 +101,9 @@ impl NamesToAsk {
                 // A name that is followed is asked for again soon.
                 let is_followed = pool.resolve == Resolve::Ttl;
                 *patience = before.patience(last.is_some() && is_followed).max(*patience);
-                backends.push(BackendToAsk { pool: pool.name.clone(), backend: backend.name.clone(), host, last });
+                let beside = of_hosts.get(host.host.as_str()).map(|ip| SocketAddr::new(*ip, host.port));
+                let (pool, backend) = (pool.name.clone(), backend.name.clone());
+                backends.push(BackendToAsk { pool, backend, host, last, beside });
             }
             *pool = pool.with_written(written);
         }
@@ -120,14 +126,15 @@ impl NamesToAsk {
         let is_own = |address| reaches(&own, address);
         let (mut warnings, mut resolved) = (Vec::new(), Vec::new());
         let mut addresses = BTreeMap::new();
-        for BackendToAsk { pool, backend, host, last } in self.backends {
+        for BackendToAsk { pool, backend, host, last, beside } in self.backends {
             let nothing = Err("was not asked for".to_owned());
             let reading = readings.get(host.host.as_str()).unwrap_or(&nothing);
             let address = match resolve::address(last, host.port, reading, &is_own) {
                 Ok(address) => Some(address),
                 Err(why) => {
-                    warnings.push(unresolved(&pool, &backend, &host, last, &why));
-                    last
+                    let beside = beside.filter(|address| last.is_none() && !is_own(*address));
+                    warnings.push(unresolved(&pool, &backend, &host, (last, beside), &why));
+                    last.or(beside)
                 }
             };
             let answers = reading.as_ref().map(|answer| answer.ips.clone()).unwrap_or_default();
@@ -153,11 +160,19 @@ pub(super) fn put(config: &mut Config, address: impl Fn(&str, &Backend) -> Optio
     }
 }
 
-/// The warning about a name without an address that can be taken. `last`: the address that stays.
-fn unresolved(pool: &str, backend: &str, host: &HostPort, last: Option<SocketAddr>, why: &str) -> FileProblem {
-    let result = match last {
-        Some(last) => format!("{last} stays"),
-        None => "the backend is down".to_owned(),
+/// The warning about a name without an address that can be taken. `last`: the address that stays. `beside`: the one that
+/// is taken because another backend has it.
+fn unresolved(
+    pool: &str,
+    backend: &str,
+    host: &HostPort,
+    (last, beside): (Option<SocketAddr>, Option<SocketAddr>),
+    why: &str,
+) -> FileProblem {
+    let result = match (last, beside) {
+        (Some(last), _) => format!("{last} stays"),
+        (None, Some(beside)) => format!("{beside} is taken, from a backend in force with this host"),
+        (None, None) => "the backend is down".to_owned(),
     };
     let object = format!("pool \"{pool}\": backend \"{backend}\"");
     let message = format!("\"{host}\" cannot be resolved: {why}; {result}");
@@ -167,6 +182,17 @@ fn unresolved(pool: &str, backend: &str, host: &HostPort, last: Option<SocketAdd
 /// True for the same backend with the same name as its address.
 fn is_same(one: &Backend, other: &Backend) -> bool {
     (&one.name, &one.host) == (&other.name, &other.host)
+}
+
+/// Where hosts are that backends follow; of several backends with the same one, the first counts.
+fn addresses_of_hosts(config: &Config) -> BTreeMap<&str, IpAddr> {
+    let mut addresses = BTreeMap::new();
+    for backend in config.pools.iter().flat_map(|pool| pool.written()) {
+        if let Some((host, address)) = backend.followed_name().zip(address_of(backend)) {
+            addresses.entry(host.host.as_str()).or_insert(address.ip());
+        }
+    }
+    addresses
 }
 
 /// Where a backend is; `None`: no address is known of its name.

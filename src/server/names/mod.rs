@@ -72,6 +72,16 @@ impl NameVerdict<'_> {
     fn named(&self) -> String {
         format!("backend {}/{}: {}", self.pool, self.backend, self.host)
     }
+
+    /// What there is to say once the address is in force; `None`: the backend stays where it is.
+    fn moved(&self, now: &Snapshot) -> Option<String> {
+        let address = self.moves_to()?;
+        let from = self.in_force.map_or_else(String::new, |from| format!(" in place of {from}"));
+        let order = now.pool(&self.pool).and_then(|pool| pool.config().orders.of(&self.backend));
+        let ordered = order.and_then(|order| order.address.as_ref());
+        let stands = ordered.map_or_else(String::new, |address| format!("; the ordered {} stands", address.ordered));
+        Some(format!("{} is {address}{from}, as generation {}{stands}", self.named(), now.generation))
+    }
 }
 
 impl Server {
@@ -185,10 +195,8 @@ impl Server {
     fn note_moves(&self, before: &Snapshot, now: &Snapshot, verdicts: &[NameVerdict<'_>]) {
         let mut last = None;
         for verdict in verdicts {
-            let Some(address) = verdict.moves_to() else { continue };
-            let NameVerdict { pool, backend, in_force, .. } = verdict;
-            let from = in_force.map_or_else(String::new, |from| format!(" in place of {from}"));
-            let text = format!("{} is {address}{from}, as generation {}", verdict.named(), now.generation);
+            let Some(text) = verdict.moved(now) else { continue };
+            let NameVerdict { pool, backend, .. } = verdict;
             tracing::info!("{text}");
             let event = Event::new(EventKind::Resolved, &text).of_backend(pool, backend);
             last = Some(events::note(clock::unix_ms(), event));

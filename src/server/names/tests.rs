@@ -82,8 +82,13 @@ fn a_name_without_an_answer_is_a_warning_and_a_backend_that_is_down() {
     let second = snapshot(at(config.clone(), "10.0.0.1:80"), Some(&first));
     assert_eq!(standings(&second), [CheckState::Awaited, CheckState::Unchecked]);
     let third = snapshot(at(config, "10.0.0.2:80"), Some(&second));
-    assert_eq!(standings(&third), [CheckState::Unchecked, CheckState::Unchecked], "one that moves does not");
+    assert_eq!(standings(&third), [CheckState::Awaited, CheckState::Unchecked], "also at another address");
     assert_eq!(first.digest, third.digest);
+    let check = third.config.pools[0].check.clone().unwrap();
+    let on_marked_down = third.config.pools[0].on_marked_down;
+    third.pools[0].backends()[0].checked(Ok(()), &check, on_marked_down, 1);
+    let fourth = snapshot(at((*third.config).clone(), "10.0.0.3:80"), Some(&third));
+    assert_eq!(standings(&fourth), [CheckState::Unchecked, CheckState::Unchecked], "one that was good does not");
 }
 
 #[test]
@@ -108,6 +113,30 @@ fn a_reload_moves_no_backend_that_follows_its_name() {
         assert_eq!(names.len(), 1, "{warning}");
         assert_ne!(address(&next, 0), "10.0.0.2:80");
     }
+}
+
+#[test]
+fn a_host_that_is_not_answered_is_where_another_backend_has_it() {
+    let in_force = snapshot(at(config("", BACKENDS), "10.0.0.2:80"), None);
+    let failed = || Err("SERVFAIL".to_owned());
+    for next in [
+        "{ name = \"a\", address = \"a.example:81\" }".to_owned(),
+        "{ name = \"renamed\", address = \"A.example:81\" }".to_owned(),
+        format!("{{ name = \"second\", address = \"a.example:81\" }}, {BACKENDS}"),
+    ] {
+        let mut next = config("", &next);
+        let (warning, names) = fill(&mut next, Before::InForce(&in_force), failed());
+        assert_eq!((address(&next, 0).as_str(), names.len()), ("10.0.0.2:81", 1));
+        let expected = "SERVFAIL; 10.0.0.2:81 is taken, from a backend in force with this host (hint: ";
+        assert!(warning.contains(expected), "{warning}");
+    }
+    // An answer counts more, and another host is down.
+    let mut next = config("", &BACKENDS.replace("a.example:80", "a.example:81"));
+    fill(&mut next, Before::InForce(&in_force), answer(&["10.0.0.1", "10.0.0.2"]));
+    assert_eq!(address(&next, 0), "10.0.0.1:81");
+    let mut next = config("", &BACKENDS.replace("a.example", "b.example"));
+    fill(&mut next, Before::InForce(&in_force), failed());
+    assert!(next.pools[0].backends[0].has_no_address());
 }
 
 #[test]
@@ -182,4 +211,23 @@ fn a_name_of_several_backends_moves_them_all_and_each_is_judged_by_its_port() {
     let said: Vec<_> = verdicts.iter().map(|verdict| verdict.address.clone().map(Address::Tcp)).collect();
     assert_eq!(said[0], Ok(Address::Tcp("10.0.0.2:80".parse().unwrap())));
     assert!(said[1].as_ref().is_err_and(|why| why.contains("connections would loop")));
+}
+
+#[test]
+fn where_an_order_has_given_an_address_a_move_says_that_this_one_stands() {
+    let ordered = |address: Option<&str>| {
+        let mut config = at(config("", BACKENDS), "10.0.0.1:80");
+        let kind = crate::order::OrderKind::Address { address: address.map(Into::into) };
+        config.pools[0] = config.pools[0].ordered("a", &kind, &Default::default(), 0).unwrap();
+        snapshot(config, None)
+    };
+    let reading = answer(&["10.0.0.2"]);
+    for (order, expected) in [
+        (Some("10.0.0.7:80"), "10.0.0.2:80 in place of 10.0.0.1:80, as generation 1; the ordered 10.0.0.7:80 stands"),
+        (None, "10.0.0.2:80 in place of 10.0.0.1:80, as generation 1"),
+    ] {
+        let snapshot = ordered(order);
+        let verdicts = judge(&snapshot.config, &[("a.example", &reading)].into(), &|_| false);
+        assert_eq!(verdicts[0].moved(&snapshot), Some(format!("backend p/a: a.example:80 is {expected}")));
+    }
 }

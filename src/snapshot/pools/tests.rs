@@ -94,6 +94,27 @@ fn a_pool_goes_on_with_all_that_it_knows_when_another_one_gets_a_backend() {
 }
 
 #[test]
+fn an_order_during_the_build_of_a_snapshot_is_one_of_a_backend_that_moves_by_it() {
+    for (before, during) in [(AdminState::Ready, AdminState::Drain), (AdminState::Drain, AdminState::Ready)] {
+        let world = World::new(&format!("{LISTENER}{}", pool("a", "")));
+        let order = |order, now_ms| world.0.order(|snapshot| snapshot.pool("a").unwrap().order("y", order, now_ms));
+        assert!(order(before, 1_000));
+        let in_force = world.0.load_full();
+        let mut config = (*in_force.config).clone();
+        config.pools[0].backends[1].address = Address::Tcp("127.0.0.1:9".parse().unwrap());
+        let loaded = LoadedFiles::of(&in_force);
+        let next = Snapshot::build(config, loaded, Some(&in_force), 1, &Arc::new(Admission::new(9)));
+        assert!(order(during, 2_000));
+        let times = in_force.pools[0].backends()[1].drain_times();
+        world.0.swap(Arc::new(next));
+        let moved = Arc::clone(&world.pool("a").backends()[1]);
+        assert!(!Arc::ptr_eq(&moved, &in_force.pools[0].backends()[1]));
+        assert_eq!(moved.drain_times(), times);
+        assert_eq!(moved.draining(), during == AdminState::Drain);
+    }
+}
+
+#[test]
 fn a_pool_is_built_anew_where_it_would_be_another_one() {
     let text = format!("{LISTENER}{}{}", pool("a", ""), pool("b", ""));
     let of = |name: &'static str, config: &mut Config, change: fn(&mut config::Pool)| {
