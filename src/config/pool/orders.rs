@@ -1,8 +1,9 @@
 //! [`PoolOrders`]: what orders at run time have made of the backends of a [`Pool`], beside what file and source say.
 //!
 //! Puts nothing in force. Invariants: a pool with orders keeps both lists, with and without them, so that an order can
-//! end at any time; an order about a weight or an address ends once file or source has another value than when
-//! it was given; a backend that was added is one of the file's from the moment that the file names it.
+//! end at any time; an order about a weight or an address ends once file or source has another value than when it was
+//! given; a backend that was added is one of the file's from the moment that the file names it; a removed backend that
+//! file and source name no more only drains to the end.
 
 mod listed;
 
@@ -53,7 +54,19 @@ pub struct Removal {
     pub drain: Option<Absence>,
 }
 
+impl Removal {
+    /// True if neither file nor source nor an addition has the backend any more, and it only drains to the end.
+    fn is_left_over(&self) -> bool {
+        self.backend.origin == BackendOrigin::Ordered { removal: None } && self.drain.is_some()
+    }
+}
+
 impl StandingOrder {
+    /// True if the backend only drains to the end, and nothing can take it back.
+    fn is_left_over(&self) -> bool {
+        self.added.is_none() && self.removal.as_ref().is_some_and(Removal::is_left_over)
+    }
+
     fn is_empty(&self) -> bool {
         let Self { by: _, added, weight, address, removal } = self;
         added.is_none() && weight.is_none() && address.is_none() && removal.is_none()
@@ -61,19 +74,20 @@ impl StandingOrder {
 
     /// Forgets what is void now that file and source have this backend, or none. False: nothing is left.
     fn follows(&mut self, plain: Option<&Backend>) -> bool {
-        match plain {
+        let base = match (plain, &self.added, &mut self.removal) {
             // From here on it is one of the file's.
-            Some(_) if self.added.is_some() => return false,
-            Some(_) => {}
-            // A backend that still drains is kept as an added one: it has no other origin now.
-            None if self.added.is_none() => match &self.removal {
-                Some(Removal { backend, drain: Some(_) }) => self.added = Some(backend.clone()),
-                _ => return false,
-            },
-            None if self.removal.as_ref().is_some_and(|removal| removal.drain.is_none()) => return false,
-            None => {}
-        }
-        let Some(base) = plain.or(self.added.as_ref()) else { return false };
+            (Some(_), Some(_), _) => return false,
+            (Some(plain), None, Some(removal)) if removal.is_left_over() && !plain.is_found() => return false,
+            (Some(plain), None, _) => plain,
+            (None, _, Some(Removal { drain: None, .. })) | (None, None, None) => return false,
+            (None, Some(added), _) => added,
+            // It drains to the end, and goes on as removed if the source names it before.
+            (None, None, Some(removal)) => {
+                removal.backend.origin = BackendOrigin::Ordered { removal: None };
+                (self.weight, self.address) = (None, None);
+                return true;
+            }
+        };
         self.weight.take_if(|weight| weight.of != base.weight || weight.ordered == base.weight);
         self.address.take_if(|address| address.of != base.written_address() || address.ordered == base.address);
         let now = plain.map(|plain| self.over(plain));
@@ -132,9 +146,9 @@ impl PoolOrders {
         self.by_name.iter().map(|(name, order)| (name.as_str(), order))
     }
 
-    /// Names of backends that orders have added and that are no part of file or source.
+    /// Names of backends that orders have added, that no order removes, and that are no part of file or source.
     pub fn added(&self) -> impl Iterator<Item = &str> {
-        self.all().filter(|(_, order)| order.added.is_some()).map(|(name, _)| name)
+        self.all().filter(|(_, order)| order.added.is_some() && order.removal.is_none()).map(|(name, _)| name)
     }
 
     /// Names of backends that file or source have, and that orders have removed for good.

@@ -120,7 +120,8 @@ impl Model {
             _ => return,
         };
         let collides = |name: &str| {
-            self.written.backends.contains_key(name) || self.orders.get(name).is_some_and(|order| order.added.is_some())
+            let is_added = |order: &Ordered| order.added.is_some() && order.leaves.is_none();
+            self.written.backends.contains_key(name) || self.orders.get(name).is_some_and(is_added)
         };
         let collides = named.iter().any(|found| collides(&found.name));
         let is_own = named.iter().any(|found| found.address.port() == 9);

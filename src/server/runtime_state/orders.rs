@@ -1,30 +1,34 @@
 //! [`RuntimeOrder`]: an order that stands for a backend, for a process that begins.
 //!
-//! Applies nothing. Invariant: what comes back is an order that could have been given, whatever a document has, and the
-//! drain of a removal ends no later than it would have ended.
+//! Applies nothing. Invariants: what comes back is an order that could have been given, whatever a document has; a part
+//! of it that cannot be read costs no other part; the drain of a removal ends no later than it would have ended.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::reading::take;
 use super::{Clocks, RuntimeState};
 use crate::config::{
-    Absence, Backend, BackendOrigin, Instead, Pool, Removal, StandingOrder, is_name, levels, order_address,
+    Absence, Address, Backend, BackendOrigin, Instead, Pool, Removal, StandingOrder, is_name, levels, order_address,
     shown_address,
 };
 use crate::order::{NewBackend, OrderOrigin};
 
+/// The greatest weight of a backend.
+const WEIGHT_MAX: u16 = 256;
+
 /// What orders have made of one backend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct RuntimeOrder {
-    pub(super) name: String,
-    #[serde(default)]
+    name: String,
     by: OrderOrigin,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     added: Option<NewBackend>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<RuntimeInstead<u16>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<RuntimeInstead<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     removal: Option<RuntimeRemoval>,
 }
 
@@ -85,34 +89,79 @@ impl RuntimeOrder {
         }
     }
 
-    /// The order; `None`: no such order could have been given.
-    fn standing(&self, clocks: Clocks) -> Option<StandingOrder> {
-        let Self { name, by, added, weight, removal, address } = self;
-        let readdressed = |address: &RuntimeInstead<String>| {
-            Some(Instead { ordered: order_address(&address.ordered).ok()?, of: shown_address(&address.of)? })
-        };
-        Some(StandingOrder {
-            by: by.clone(),
-            added: read(added.as_ref(), |added| backend(name, added, false))?,
-            weight: read(weight.as_ref(), |weight| {
-                (weight.ordered <= 256).then_some(Instead { ordered: weight.ordered, of: weight.of })
-            })?,
-            address: read(address.as_ref(), readdressed)?,
-            removal: read(removal.as_ref(), |removal| {
-                Some(Removal {
-                    backend: backend(name, &removal.backend, removal.backup)?,
-                    drain: removal.drain.as_ref().map(|times| {
-                        // A wall clock that was set back would make it longer.
-                        let length_ms = times.deadline_unix_ms.saturating_sub(times.since_unix_ms).max(0);
-                        let latest_ms = clocks.now_ms.saturating_add(length_ms);
-                        Absence {
-                            since_ms: clocks.process(times.since_unix_ms).min(clocks.now_ms),
-                            deadline_ms: clocks.process(times.deadline_unix_ms).min(latest_ms),
-                        }
-                    }),
-                })
-            })?,
+    fn added(&self) -> Option<Backend> {
+        backend(&self.name, self.added.as_ref()?, false, order_address)
+    }
+
+    fn weight(&self) -> Option<Instead<u16>> {
+        let RuntimeInstead { ordered, of } = *self.weight.as_ref()?;
+        (ordered <= WEIGHT_MAX).then_some(Instead { ordered, of })
+    }
+
+    fn address(&self) -> Option<Instead<Address>> {
+        let RuntimeInstead { ordered, of } = self.address.as_ref()?;
+        Some(Instead { ordered: order_address(ordered).ok()?, of: shown_address(of)? })
+    }
+
+    fn removal(&self, clocks: Clocks) -> Option<Removal> {
+        let RuntimeRemoval { backend: removed, backup, drain } = self.removal.as_ref()?;
+        let removed = backend(&self.name, removed, *backup, removed_address)?;
+        Some(Removal {
+            backend: Backend { origin: BackendOrigin::Written, ..removed },
+            drain: drain.as_ref().map(|times| {
+                // A wall clock that was set back would make it longer.
+                let length_ms = times.deadline_unix_ms.saturating_sub(times.since_unix_ms).max(0);
+                let latest_ms = clocks.now_ms.saturating_add(length_ms);
+                Absence {
+                    since_ms: clocks.process(times.since_unix_ms).min(clocks.now_ms),
+                    deadline_ms: clocks.process(times.deadline_unix_ms).min(latest_ms),
+                }
+            }),
         })
+    }
+
+    /// Reads an order part by part; `None`: it has no name of a backend.
+    pub(super) fn read(pool: &str, mut fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<Self> {
+        let name: String = take(&mut fields, "name", &format!("the name of a backend of pool {pool:?}"), unread);
+        let of = |what: &str| format!("{what} of backend {:?}", format!("{pool}/{name}"));
+        let mut order = Self {
+            by: take(&mut fields, "by", &of("the origin of the order"), unread),
+            added: take(&mut fields, "added", &of("the addition"), unread),
+            weight: take(&mut fields, "weight", &of("the ordered weight"), unread),
+            address: take(&mut fields, "address", &of("the ordered address"), unread),
+            removal: take(&mut fields, "removal", &of("the removal"), unread),
+            name: name.clone(),
+        };
+        // What can be read and was never ordered.
+        let now = Clocks { now_ms: 0, unix_ms: 0 };
+        if order.added.is_some() && order.added().is_none() {
+            order.added = None;
+            unread.push(of("the addition"));
+        }
+        if order.weight.is_some() && order.weight().is_none() {
+            order.weight = None;
+            unread.push(of("the ordered weight"));
+        }
+        if order.address.is_some() && order.address().is_none() {
+            order.address = None;
+            unread.push(of("the ordered address"));
+        }
+        if order.removal.is_some() && order.removal(now).is_none() {
+            order.removal = None;
+            unread.push(of("the removal"));
+        }
+        (!name.is_empty()).then_some(order)
+    }
+
+    /// The order as far as it could have been given.
+    fn standing(&self, clocks: Clocks) -> StandingOrder {
+        StandingOrder {
+            by: self.by.clone(),
+            added: self.added(),
+            weight: self.weight(),
+            address: self.address(),
+            removal: self.removal(clocks),
+        }
     }
 }
 
@@ -121,25 +170,34 @@ impl RuntimeState {
     pub(in crate::server) fn orders(&self, pool: &str, now_ms: u64, unix_ms: u64) -> Vec<(String, StandingOrder)> {
         let clocks = Clocks::new(now_ms, unix_ms);
         let known = self.pools.iter().filter(|known| known.name == pool).flat_map(|known| &known.orders);
-        known.filter_map(|order| Some((order.name.clone(), order.standing(clocks)?))).collect()
+        known.map(|order| (order.name.clone(), order.standing(clocks))).collect()
     }
 }
 
-/// Reads a part that may be missing; `None`: it is there and cannot be what it says.
-fn read<T, U>(part: Option<&T>, read: impl FnOnce(&T) -> Option<U>) -> Option<Option<U>> {
-    part.map_or(Some(None), |part| read(part).map(Some))
+/// Reads the address of a removed backend. One that is written with a name may have had no address.
+fn removed_address(written: &str) -> Result<Address, String> {
+    let named = || shown_address(written).filter(|address| matches!(address, Address::Name(_)));
+    order_address(written).or_else(|why| named().ok_or(why))
 }
 
-fn backend(name: &str, new: &NewBackend, backup: bool) -> Option<Backend> {
+fn backend(
+    name: &str,
+    new: &NewBackend,
+    backup: bool,
+    read_address: impl FnOnce(&str) -> Result<Address, String>,
+) -> Option<Backend> {
     let NewBackend { address, weight, location, max_connections } = new;
     Some(Backend {
         name: Some(name).filter(|name| is_name(name))?.to_owned(),
-        address: order_address(address).ok()?,
+        address: read_address(address).ok()?,
         host: None,
-        weight: (*weight).min(256),
+        weight: (*weight).min(WEIGHT_MAX),
         location: levels(location).ok()?,
         backup,
         max_connections: max_connections.filter(|most| *most > 0),
         origin: BackendOrigin::Ordered { removal: None },
     })
 }
+
+#[cfg(test)]
+mod tests;

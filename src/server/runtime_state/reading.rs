@@ -65,7 +65,7 @@ impl RuntimeState {
 }
 
 /// A part of an object; its default if it is missing or cannot be read.
-fn take<T: DeserializeOwned + Default>(
+pub(super) fn take<T: DeserializeOwned + Default>(
     fields: &mut Map<String, Value>,
     key: &str,
     called: &str,
@@ -108,7 +108,7 @@ fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<
         let named = take_objects(&mut fields, "named", &format!("the addresses of names of pool {name:?}"), unread);
         let named = named.into_iter().filter_map(|fields| read_named(&name, fields, unread)).collect();
         let orders = take_objects(&mut fields, "orders", &format!("the orders of pool {name:?}"), unread);
-        let orders = orders.into_iter().filter_map(|fields| read_order(&name, fields, unread)).collect();
+        let orders = orders.into_iter().filter_map(|fields| RuntimeOrder::read(&name, fields, unread)).collect();
         RuntimePool { name, backends, found, named, orders }
     });
     pools.collect()
@@ -128,11 +128,6 @@ fn read_found(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) 
 fn read_named(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeName> {
     let named = serde_json::from_value(Value::Object(fields));
     named.inspect_err(|_| unread.push(format!("the address of a name of pool {pool:?}"))).ok()
-}
-
-fn read_order(pool: &str, fields: Map<String, Value>, unread: &mut Vec<String>) -> Option<RuntimeOrder> {
-    let order = serde_json::from_value(Value::Object(fields));
-    order.inspect_err(|_| unread.push(format!("an order about a backend of pool {pool:?}"))).ok()
 }
 
 fn read_backend(pool: &str, mut fields: Map<String, Value>, unread: &mut Vec<String>) -> RuntimeBackend {

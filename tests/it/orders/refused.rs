@@ -34,7 +34,7 @@ fn what_cannot_be_ordered_is_said_and_changes_nothing() {
         ("weight p/d 5", "pool \"p\" has no backend \"d\""),
         ("weight p/b0 257", "not \"default\", nor between 0 and 256"),
         ("address p/b0 224.0.0.1:80", "is not an address that can be connected to"),
-        ("remove p/b1", "range \"office\" is pinned to b1 alone"),
+        ("remove p/b1", "range \"office\" would be left without a backend that it is pinned to"),
         ("remove b1", "not of the form POOL/NAME"),
     ] {
         let said = refused(&sessile, words);

@@ -7,7 +7,7 @@
 use super::{Instead, Removal, StandingOrder};
 use crate::config::discover::BACKENDS_MAX;
 use crate::config::value::{NAME_RULE, is_name, levels, order_address};
-use crate::config::{Absence, Address, Backend, BackendOrigin, OnAdd, Pool, RangeRule};
+use crate::config::{Absence, Address, Backend, BackendOrigin, OnAdd, Pool, Range, RangeRule};
 use crate::order::{BackendOrder, NewBackend, OrderKind, OrderOrigin, OrderRefusal};
 
 /// The greatest weight of a backend.
@@ -27,6 +27,7 @@ impl Pool {
         let order = StandingOrder { by: by.clone(), ..order };
         let next = match kind {
             OrderKind::Drain | OrderKind::Close => return Ok(self.clone()),
+            OrderKind::Ready if order.is_left_over() => return Err(self.is_removed(backend, &order)),
             OrderKind::Ready => StandingOrder { removal: None, ..order },
             OrderKind::Weight { weight } => self.weighed(backend, *weight, order)?,
             OrderKind::Address { address } => self.readdressed(backend, address.as_deref(), order)?,
@@ -50,6 +51,7 @@ impl Pool {
             };
             match (added, removal) {
                 (Some(_), Some(_)) => {}
+                (None, Some(removal)) if removal.is_left_over() => {}
                 (Some(added), None) => push(OrderKind::Add(standing.over(added).as_new())),
                 (None, Some(_)) => push(OrderKind::Remove { now: false }),
                 (None, None) => {
@@ -65,27 +67,46 @@ impl Pool {
 
     /// Says why a pool cannot be in force with the backends that orders have made.
     pub fn is_possible(&self) -> Result<(), String> {
-        let stays = |backend: &&Backend| !matches!(backend.origin, BackendOrigin::Ordered { removal: Some(_) });
         if self.discover.is_none() && self.backends.iter().filter(stays).all(|backend| backend.weight == 0) {
             return Err("no backend would be left that takes new clients".to_owned());
         }
-        if self.orders.added().count() > BACKENDS_MAX {
+        if self.discover.is_none()
+            && let Some(range) = self.ranges.iter().find(|range| !self.serves(range))
+        {
+            return Err(format!("range {:?} would be left without a backend that it is pinned to", range.name));
+        }
+        if self.orders.all().filter(|(_, order)| order.added.is_some()).count() > BACKENDS_MAX {
             return Err(format!("at most {BACKENDS_MAX} backends can be added at run time"));
         }
         self.balance.holds(&self.backends)
     }
 
+    /// True if a backend stays that a range may go to.
+    fn serves(&self, range: &Range) -> bool {
+        match &range.rule {
+            RangeRule::Pin { backends, .. } => {
+                self.backends.iter().filter(stays).any(|backend| backends.contains(&backend.name))
+            }
+            RangeRule::One | RangeRule::Prefix(_) => true,
+        }
+    }
+
+    /// Refuses to change a backend that leaves.
+    fn is_removed(&self, name: &str, order: &StandingOrder) -> OrderRefusal {
+        let why = if order.is_left_over() { IS_LEFT_OVER } else { IS_REMOVED };
+        OrderRefusal::Refused(format!("backend {}/{name} {why}", self.name))
+    }
+
     /// The backend of this name without what orders have made of it; an error: there is none, or it is leaving.
     fn changeable(&self, name: &str) -> Result<&Backend, OrderRefusal> {
         let order = self.orders.of(name);
-        let plain = self.plain().iter().find(|backend| backend.name == name);
-        let Some(base) = plain.or_else(|| order?.added.as_ref()) else {
-            return Err(OrderRefusal::Unknown(format!("pool {:?} has no backend {name:?}", self.name)));
-        };
-        if order.is_some_and(|order| order.removal.is_some()) {
-            return Err(OrderRefusal::Refused(format!("backend {}/{name} {IS_REMOVED}", self.name)));
+        if let Some(order) = order.filter(|order| order.removal.is_some()) {
+            return Err(self.is_removed(name, order));
         }
-        Ok(base)
+        let plain = self.plain().iter().find(|backend| backend.name == name);
+        plain
+            .or_else(|| order?.added.as_ref())
+            .ok_or_else(|| OrderRefusal::Unknown(format!("pool {:?} has no backend {name:?}", self.name)))
     }
 
     fn weighed(&self, name: &str, weight: Option<u16>, order: StandingOrder) -> Result<StandingOrder, OrderRefusal> {
@@ -111,7 +132,7 @@ impl Pool {
     fn joined(&self, name: &str, new: &NewBackend, order: StandingOrder) -> Result<StandingOrder, OrderRefusal> {
         let refused = |why: String| OrderRefusal::Refused(why);
         if order.removal.is_some() {
-            return Err(refused(format!("backend {}/{name} {IS_REMOVED}", self.name)));
+            return Err(self.is_removed(name, &order));
         }
         if order.added.is_some() || self.plain().iter().any(|backend| backend.name == name) {
             return Err(refused(format!("pool {:?} has a backend {name:?} already", self.name)));
@@ -153,14 +174,6 @@ impl Pool {
             self.changeable(name)?;
         }
         self.may_differ_in_its_group(true)?;
-        let is_alone = |rule: &RangeRule| match rule {
-            RangeRule::Pin { backends, .. } => backends.iter().all(|pinned| pinned == name),
-            RangeRule::One | RangeRule::Prefix(_) => false,
-        };
-        if let Some(range) = self.ranges.iter().find(|range| is_alone(&range.rule)) {
-            let why = format!("pool {:?}: range {:?} is pinned to {name} alone", self.name, range.name);
-            return Err(OrderRefusal::Refused(why));
-        }
         let backend = self.backends.iter().find(|backend| backend.name == name).cloned();
         let Some(backend) = backend else { return Ok(order) };
         let length_ms = i64::try_from(self.drain_deadline.as_millis()).unwrap_or(i64::MAX);
@@ -183,6 +196,13 @@ impl Pool {
 
 /// Behind the name of a backend that cannot be changed.
 const IS_REMOVED: &str = "is removed by an order: `sessile ready` takes it back";
+/// Behind the name of a backend that neither file nor source has any more.
+const IS_LEFT_OVER: &str = "is removed by an order and drains to the end: neither the file nor its source names it";
+
+/// False for a backend that an order removes.
+fn stays(backend: &&Backend) -> bool {
+    !matches!(backend.origin, BackendOrigin::Ordered { removal: Some(_) })
+}
 
 fn read_address(written: &str) -> Result<Address, OrderRefusal> {
     order_address(written).map_err(|why| OrderRefusal::Refused(format!("address \"{written}\" {why}")))

@@ -1,7 +1,7 @@
 //! Orders one by one. Sequences are tested with snapshots, in `server/discovery`.
 
 use super::*;
-use crate::config::{Balance, HostPort};
+use crate::config::{Balance, HostPort, Range, RangeRule};
 use crate::order::{NewBackend, OrderKind, OrderRefusal};
 use crate::server_name::ServerName;
 
@@ -121,4 +121,41 @@ fn the_table_of_a_method_bounds_what_can_be_added() {
     let why = refusal(&ring, "d", &add());
     assert!(why.contains("the most is 4000000"), "{why}");
     assert!(refusal(&ring, "a", &weight(200)).contains("the most is 4000000"));
+}
+
+#[test]
+fn a_removed_backend_that_its_source_drops_and_names_again_stays_removed() {
+    let found = |port| vec![Backend { origin: BackendOrigin::Found { absence: None }, ..backend("f", port) }];
+    let leaving = after(&pool().with_found(found(3)), "f", &OrderKind::Remove { now: false });
+    let left_over = leaving.with_found(vec![]);
+    assert_eq!(left_over.backends[2].absence(), leaving.backends[2].absence());
+    assert_eq!((left_over.orders.added().count(), left_over.standing_orders().len()), (0, 0));
+    for kind in [OrderKind::Ready, weight(2), add(), OrderKind::Remove { now: false }] {
+        let why = refusal(&left_over, "f", &kind);
+        assert!(why.contains("neither the file nor its source names it"), "{why}");
+    }
+    let again = left_over.with_found(found(4));
+    assert_eq!(
+        (shown(&again).as_str(), again.backends[2].absence().is_some()),
+        ("a 10.0.0.1:1 1, b 10.0.0.1:2 1, f 10.0.0.1:4 1", true)
+    );
+    assert_eq!(after(&again, "f", &OrderKind::Ready), pool().with_found(found(4)));
+    assert_eq!(left_over.with_removals_over(&|_, _| true), pool());
+}
+
+#[test]
+fn every_pin_keeps_a_backend() {
+    let rule = RangeRule::Pin { backends: vec!["a".into(), "b".into()], strict: true };
+    let pin = Range { name: "office".into(), cidr: "10.0.0.0/8".parse().unwrap(), rule };
+    let three = vec![backend("a", 1), backend("b", 2), backend("c", 3)];
+    let pinned = Pool { ranges: vec![pin.clone()], ..Pool::of_test(three) };
+    for now in [false, true] {
+        let one = after(&pinned, "a", &OrderKind::Remove { now });
+        let why = refusal(&one, "b", &OrderKind::Remove { now });
+        assert!(why.contains("range \"office\" would be left without a backend"), "{why}");
+        // A file that pins the removed one alone.
+        let rule = RangeRule::Pin { backends: vec!["a".into()], strict: true };
+        let file = Pool { ranges: vec![Range { rule, ..pin.clone() }], ..pinned.clone() };
+        assert!(file.with_orders(&one.orders).is_possible().is_err());
+    }
 }

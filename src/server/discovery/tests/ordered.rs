@@ -20,11 +20,13 @@ pub(super) struct Leaves {
     known: Known,
     /// Since when it drains; `None`: it has left.
     pub(super) since_ms: Option<i64>,
+    /// Neither file nor source has it any more.
+    is_left_over: bool,
 }
 
 impl Ordered {
     pub(super) fn in_force(&self, plain: Option<&Known>) -> Option<Known> {
-        if let Some(Leaves { known, since_ms }) = &self.leaves {
+        if let Some(Leaves { known, since_ms, .. }) = &self.leaves {
             return since_ms.map(|since_ms| Known { absent_ms: None, leaves_ms: Some(since_ms), ..known.clone() });
         }
         Some(self.over(plain.or(self.added.as_ref())?))
@@ -41,10 +43,16 @@ impl Model {
     pub(super) fn follow(&mut self) {
         let plain = self.plain();
         self.orders.retain(|name, order| {
-            let base = match (plain.get(name), &order.added, &order.leaves) {
+            let is_written = self.written.backends.contains_key(name);
+            let base = match (plain.get(name), &order.added, &mut order.leaves) {
                 (Some(_), Some(_), _) => return false,
+                (Some(_), None, Some(Leaves { is_left_over: true, .. })) if is_written => return false,
                 (Some(plain), None, _) => plain.clone(),
-                (None, None, Some(Leaves { known, since_ms: Some(_) })) => known.clone(),
+                (None, None, Some(leaves @ Leaves { since_ms: Some(_), .. })) => {
+                    leaves.is_left_over = true;
+                    (order.weight, order.port) = (None, None);
+                    return true;
+                }
                 (None, None, _) | (None, Some(_), Some(Leaves { since_ms: None, .. })) => return false,
                 (None, Some(added), _) => added.clone(),
             };
@@ -52,9 +60,9 @@ impl Model {
             order.port.take_if(|(ordered, of)| *of != base.port || *ordered == base.port);
             if plain.contains_key(name) {
                 let known = order.over(&base);
-                order.leaves.iter_mut().for_each(|leaves| leaves.known = known.clone());
-            } else {
-                order.added = Some(base);
+                order.leaves.iter_mut().for_each(|leaves| {
+                    *leaves = Leaves { known: known.clone(), is_left_over: false, ..leaves.clone() };
+                });
             }
             *order != Ordered::default()
         });
@@ -68,6 +76,7 @@ impl Model {
         let (is_known, leaves) = (base.is_some(), order.leaves.clone());
         let base = base.unwrap_or(Known::at(0));
         match kind {
+            OrderKind::Ready if leaves.as_ref().is_some_and(|leaves| leaves.is_left_over) => return false,
             OrderKind::Ready => order.leaves = None,
             OrderKind::Weight { weight } if is_known && leaves.is_none() => {
                 order.weight = weight.map(|weight| (weight, base.weight));
@@ -80,10 +89,11 @@ impl Model {
             }
             OrderKind::Remove { now } => match leaves {
                 None if is_known => {
-                    order.leaves = Some(Leaves { known: order.over(&base), since_ms: (!now).then_some(now_ms) });
+                    let since_ms = (!now).then_some(now_ms);
+                    order.leaves = Some(Leaves { known: order.over(&base), since_ms, is_left_over: false });
                 }
-                Some(Leaves { known, since_ms: Some(_) }) if *now => {
-                    order.leaves = Some(Leaves { known, since_ms: None });
+                Some(leaves @ Leaves { since_ms: Some(_), .. }) if *now => {
+                    order.leaves = Some(Leaves { since_ms: None, ..leaves });
                 }
                 _ => return false,
             },
