@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::Pool;
 use super::health::{ClockMs, signed};
-use super::{Backend, Pool};
 
 /// Deadline of a backend that is not draining.
 const NEVER: ClockMs = ClockMs::MAX;
@@ -209,12 +209,13 @@ impl Pool {
     /// Gives backends that are at other addresses than in the pool in force the orders that came since this pool was built;
     /// just before it is in force itself.
     pub fn take_over_orders(&self, before: Option<&Arc<Self>>) {
-        let known: AHashMap<&str, &Arc<Backend>> =
-            before.iter().flat_map(|pool| pool.backends()).map(|backend| (backend.name(), backend)).collect();
+        let known = before.iter().flat_map(|pool| pool.backends()).map(|backend| (backend.name(), backend));
+        let known: AHashMap<&str, _> = known.collect();
         for backend in self.backends() {
             let was = known.get(backend.name()).filter(|was| was.is_same(backend));
             if let Some(was) = was.filter(|was| !Arc::ptr_eq(was, backend)) {
                 backend.drain.take_over(&was.drain);
+                backend.ready_changed();
             }
         }
     }

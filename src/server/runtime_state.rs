@@ -14,6 +14,7 @@ mod fleet_orders;
 mod found;
 mod named;
 mod orders;
+mod parts;
 mod reading;
 
 use serde::{Deserialize, Serialize};

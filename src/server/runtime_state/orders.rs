@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::reading::take;
+use super::parts::take;
 use super::{Clocks, RuntimeState};
 use crate::config::{
     Absence, Address, Backend, BackendOrigin, Instead, Pool, Removal, StandingOrder, is_name, levels, order_address,

@@ -3,13 +3,13 @@
 //! Puts nothing into a snapshot. Invariant: what is left out is named, without its value, which may be a secret; a text
 //! that is no document, or has another format, is refused as a whole.
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::fleet_orders::RuntimeFleetOrder;
 use super::found::RuntimeFound;
 use super::named::RuntimeName;
 use super::orders::RuntimeOrder;
+use super::parts::{take, take_objects};
 use super::{RuntimeBackend, RuntimePool, RuntimeState, VERSION};
 
 /// Most parts that are named one by one.
@@ -62,39 +62,6 @@ impl RuntimeState {
         (!named.is_empty())
             .then(|| format!("cannot be read in part, and the rest is taken over; left out: {named}{more}"))
     }
-}
-
-/// A part of an object; its default if it is missing or cannot be read.
-pub(super) fn take<T: DeserializeOwned + Default>(
-    fields: &mut Map<String, Value>,
-    key: &str,
-    called: &str,
-    unread: &mut Vec<String>,
-) -> T {
-    let part = fields.remove(key).map(serde_json::from_value).transpose();
-    part.unwrap_or_else(|_| {
-        unread.push(called.to_owned());
-        None
-    })
-    .unwrap_or_default()
-}
-
-/// The objects of a list.
-fn take_objects(
-    fields: &mut Map<String, Value>,
-    key: &str,
-    called: &str,
-    unread: &mut Vec<String>,
-) -> Vec<Map<String, Value>> {
-    let values: Vec<Value> = take(fields, key, called, unread);
-    let mut objects = Vec::new();
-    for value in values {
-        match value {
-            Value::Object(object) => objects.push(object),
-            _ => unread.push(format!("one of {called}")),
-        }
-    }
-    objects
 }
 
 fn read_pools(fields: &mut Map<String, Value>, unread: &mut Vec<String>) -> Vec<RuntimePool> {
