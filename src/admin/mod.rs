@@ -27,7 +27,7 @@
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
 //! | `POST /log/reopen` | 200 with the path of the access log, or 409; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
-//! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
+//! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, 404, or 409 while another process takes over; unix socket only |
 //! | `POST /backends/POOL/NAME/add?address=A&weight=N&location=L&max_connections=N` | 200 with the new state, 404, or 409 when refused; also `max_move=SHARE`; unix socket only |
 //! | `POST /backends/POOL/NAME/remove?now=true`, `/weight?weight=N`, `/address?address=A` | as `add`; without a value, weight and address are as configured; unix socket only |
 //! | `GET /orders` | the orders about backends that stand, as a list of [`BackendOrder`]; unix socket only |

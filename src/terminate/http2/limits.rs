@@ -145,7 +145,7 @@ impl FrameCounter {
         self.head_began
     }
 
-    /// The frames that have begun since the last call, one with a head as [`HEAD_PRICE`].
+    /// The frames that have begun since the last call, one with a head as four.
     pub fn take_frames(&mut self) -> u64 {
         std::mem::take(&mut self.frames)
     }

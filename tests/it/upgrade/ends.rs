@@ -132,7 +132,7 @@ fn commands_to_backends_are_the_new_process_s_while_the_state_is_given_and_this_
     let AtCommit { _backend, sessile, asked, mut idle } = AtCommit::reached("", "wait_for('go')");
     let order = || http::unix_post(&sessile.admin(), "/backends/p/b0/drain").unwrap();
     let (code, said) = order();
-    assert!(code == 404 && said.contains("another process takes over"), "{code} {said}");
+    assert!(code == 409 && said.contains("another process takes over"), "{code} {said}");
     tell(&sessile, "go");
     assert_eq!(verdict(asked)["accepted"], false);
     assert_eq!(order().0, 200);
