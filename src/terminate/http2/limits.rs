@@ -19,8 +19,6 @@ const RESETS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
 const CONTROLS_OF_BACKEND: (u64, u64) = (100_000, 10_000);
 /// What a frame of SETTINGS counts for among these.
 const SETTINGS_PRICE: usize = 10;
-/// What a frame with the head of a request counts for among those of a turn: a stream is made for it.
-const HEAD_PRICE: u64 = 4;
 /// Bytes to a client that earn it one WINDOW_UPDATE.
 const WINDOW_STEP: u64 = 1_024;
 /// Most bytes that are remembered for this.
@@ -82,7 +80,7 @@ pub struct FrameCounter {
     written: u64,
     /// Frames of control that frames of DATA to the client have earned.
     answers: u64,
-    /// Frames that have begun and were not taken by [`Self::take_frames`], by their price.
+    /// Frames that have begun and were not taken by [`Self::take_frames`].
     frames: u64,
 }
 
@@ -145,7 +143,7 @@ impl FrameCounter {
         self.head_began
     }
 
-    /// The frames that have begun since the last call, one with a head as four.
+    /// The number of frames that have begun since the last call.
     pub fn take_frames(&mut self) -> u64 {
         std::mem::take(&mut self.frames)
     }
@@ -168,7 +166,7 @@ impl FrameCounter {
 
     /// Counts the frame that begins with this head.
     fn begin(&mut self, head: FrameHead, now: Micros) -> Result<(), Excess> {
-        self.frames += if head.kind == HEADERS { HEAD_PRICE } else { 1 };
+        self.frames += 1;
         if !std::mem::replace(&mut self.begun, true) && (head.kind != SETTINGS || head.has(ACK)) {
             return Err(Excess::NoSettings);
         }
