@@ -310,10 +310,7 @@ impl RuntimeBackend {
 
     fn resume_drain(&self, pool: &Pool, index: usize, clocks: Clocks) -> Option<String> {
         let RuntimeDrain { since_unix_ms, deadline_unix_ms } = self.drain.as_ref()?;
-        // A wall clock that was set back would move both into the future.
-        let since_ms = clocks.process(*since_unix_ms).min(clocks.now_ms);
-        let length_ms = deadline_unix_ms.saturating_sub(*since_unix_ms).max(0);
-        let deadline_ms = clocks.process(*deadline_unix_ms).min(clocks.now_ms.saturating_add(length_ms));
+        let (since_ms, deadline_ms) = clocks.span(*since_unix_ms, *deadline_unix_ms);
         pool.resume_drain(index, DrainTimes { since_ms, deadline_ms });
         let name = format!("{}/{}", pool.name(), self.name);
         let left_ms = deadline_ms.saturating_sub(clocks.now_ms);
@@ -415,6 +412,14 @@ impl Clocks {
     /// A time of the wall clock, on the process's clock.
     fn process(self, unix_ms: i64) -> ClockMs {
         unix_ms.saturating_sub(self.unix_ms).saturating_add(self.now_ms)
+    }
+
+    /// The begin and the deadline of something that has begun, on the process's clock. A wall clock that was set back moves
+    /// neither into the future.
+    fn span(self, since_unix_ms: i64, deadline_unix_ms: i64) -> (ClockMs, ClockMs) {
+        let length_ms = deadline_unix_ms.saturating_sub(since_unix_ms).max(0);
+        let latest_ms = self.now_ms.saturating_add(length_ms);
+        (self.process(since_unix_ms).min(self.now_ms), self.process(deadline_unix_ms).min(latest_ms))
     }
 }
 

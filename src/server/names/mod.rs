@@ -207,8 +207,7 @@ impl Server {
             report.changed_unix_s = Some(clock::unix_s());
         }
         if let Some(event) = last {
-            let oldest = events::ring().oldest();
-            lock_of(&self.pool_changes).note(&before.config, &now.config, event, oldest, &[]);
+            self.note_cause(before, now, event);
         }
     }
 }

@@ -53,12 +53,8 @@ impl RuntimeFound {
     fn backend(&self, clocks: Clocks) -> Option<Backend> {
         let address = config::backend_address(&self.address).ok().filter(|_| is_name(&self.name))?;
         let absence = self.absence.as_ref().map(|absence| {
-            // A wall clock that was set back would make it longer.
-            let length_ms = absence.deadline_unix_ms.saturating_sub(absence.since_unix_ms).max(0);
-            Absence {
-                since_ms: clocks.process(absence.since_unix_ms).min(clocks.now_ms),
-                deadline_ms: clocks.process(absence.deadline_unix_ms).min(clocks.now_ms.saturating_add(length_ms)),
-            }
+            let (since_ms, deadline_ms) = clocks.span(absence.since_unix_ms, absence.deadline_unix_ms);
+            Absence { since_ms, deadline_ms }
         });
         Some(Backend {
             name: self.name.clone(),

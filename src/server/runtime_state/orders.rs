@@ -109,13 +109,8 @@ impl RuntimeOrder {
         Some(Removal {
             backend: Backend { origin: BackendOrigin::Written, ..removed },
             drain: drain.as_ref().map(|times| {
-                // A wall clock that was set back would make it longer.
-                let length_ms = times.deadline_unix_ms.saturating_sub(times.since_unix_ms).max(0);
-                let latest_ms = clocks.now_ms.saturating_add(length_ms);
-                Absence {
-                    since_ms: clocks.process(times.since_unix_ms).min(clocks.now_ms),
-                    deadline_ms: clocks.process(times.deadline_unix_ms).min(latest_ms),
-                }
+                let (since_ms, deadline_ms) = clocks.span(times.since_unix_ms, times.deadline_unix_ms);
+                Absence { since_ms, deadline_ms }
             }),
         })
     }
